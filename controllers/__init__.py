@@ -1,0 +1,1 @@
+"""Controllers: read Prometheus, think, write to the world."""

@@ -1,0 +1,115 @@
+"""The words of Tidewise, as values: what the controllers read, think and write.
+
+Everything here is frozen and free of clients, clocks and environment. Times are Unix seconds (float), durations are
+seconds, rates are per second, `None` means "unknown" and is never 0 or NaN.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """How far a decision may go: publish only, propose to people, or carry it out."""
+
+    SHADOW = "shadow"
+    RECOMMEND = "recommend"
+    ACT = "act"
+
+
+class Reason(StrEnum):
+    """Why a number of replicas was decided: a closed vocabulary (log field, metric label, answer of `tidewise why`)."""
+
+    # what the answer rests on
+    FORECAST = "forecast"  # the forecast's window needs this many
+    REACTIVE = "reactive"  # present demand needs this many, no forecast counted
+    REACTIVE_FLOOR = "reactive_floor"  # present demand is already above the forecast's band
+    LATE_WORK = "late_work"  # backlog beyond the SLO is drained over lead time + minimum run
+    # why the forecast did not count
+    FORECAST_MISSING = "forecast_missing"
+    FORECAST_EXPIRED = "forecast_expired"
+    GATE_CLOSED = "gate_closed"
+    # unknown inputs: hold, or follow the last forecast upwards
+    DEMAND_UNKNOWN = "demand_unknown"
+    DEMAND_STALE = "demand_stale"
+    BACKLOG_UNKNOWN = "backlog_unknown"
+    TARGET_UNKNOWN = "target_unknown"
+    BLIND_FOLLOWS_FORECAST = "blind_follows_forecast"
+    HOLD = "hold"
+    # what changed or bound the number afterwards
+    NEEDED_SOON = "needed_soon"  # capacity would be asked for again before a scale-in had paid off
+    BOUND_BY_DEPENDENCY = "bound_by_dependency"  # more replicas brought no more throughput
+    MIN_REPLICAS = "min_replicas"
+    MAX_REPLICAS = "max_replicas"
+    RATE_LIMIT = "rate_limit"
+    STABILIZATION = "stabilization"
+    # how it was carried out
+    SHADOW = "shadow"
+    RECOMMEND = "recommend"
+    APPLIED = "applied"
+    ALREADY_THERE = "already_there"
+    ACTION_FAILED = "action_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One number read from somewhere, with the time it was measured (Unix seconds)."""
+
+    value: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Horizon:
+    """What a forecast says about one horizon.
+
+    `value`: demand per second expected at made_at + seconds (the path's middle).
+    `quantiles`: {q: demand per second at made_at + seconds}.
+    `peak`: {q: largest one-minute demand per second within [made_at, made_at + seconds)}.
+    `arrivals`: {q: work items arriving within [made_at, made_at + seconds)}; holds q = 0.5 as well.
+    """
+
+    seconds: int
+    value: float
+    quantiles: dict[float, float] = field(default_factory=dict)
+    peak: dict[float, float] = field(default_factory=dict)
+    arrivals: dict[float, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The hour ahead of one workload as the forecaster published it.
+
+    After `valid_until` it may no longer be used. `gate_open` is False while the model has no skill against the
+    naive forecasts; the scaler is then reactive.
+    """
+
+    made_at: float
+    valid_until: float
+    model: str
+    gate_open: bool
+    horizons: tuple[Horizon, ...]  # ascending
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Replicas asked for that do not work yet. `age_seconds`: time since they were asked for."""
+
+    count: int
+    age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """What the target has. `wanted` is what it was last told; ready + pending need not equal it while it drains."""
+
+    wanted: int
+    ready: int
+    pending: tuple[Pending, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What an earlier decision held to be right before stabilisation; kept for the stabilisation window."""
+
+    at: float
+    replicas: int

@@ -1,0 +1,1 @@
+"""Exporters: publish what happens as Prometheus metrics. One file an exporter."""

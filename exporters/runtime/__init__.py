@@ -1,0 +1,4 @@
+"""The chassis of every process: configuration, HTTP endpoint, logs.
+
+The only part of exporters that controllers import.
+"""

@@ -1,0 +1,165 @@
+"""Reads the one YAML file and turns every mistake into a sentence: file, path, what was found, what to do."""
+
+import difflib
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+M = TypeVar("M", bound=BaseModel)
+
+# Every section of the file. A process validates the ones it needs; a misspelt section is an error for all of them.
+SECTIONS = ("prometheus", "exporters", "workloads", "forecast", "scale", "budget", "recovery")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. `str()` is one line a mistake, ready to be shown."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class Section(BaseModel):
+    """Base of every configuration model: unknown keys are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _listen_address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError(f"'{text}' is not an address; write HOST:PORT, for example 127.0.0.1:9811 or [::1]:9811")
+    if host.startswith("[") != host.endswith("]") or (":" in host and not host.startswith("[")):
+        raise ValueError(f"'{text}': an IPv6 address needs brackets, for example [::1]:9811")
+    return text
+
+
+ListenAddress = Annotated[str, AfterValidator(_listen_address)]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The file's top level as a dict. Raises ConfigError for a missing, unreadable or ill-formed file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError([f"{path}: no such file; create it, or name another with --config"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{path}: cannot be read ({error}); check its permissions and that it is UTF-8"]) from None
+    try:
+        data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader that also refuses duplicate keys
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError([f"{path}: {where}not valid YAML ({problem}); check indentation and quotes there"]) from None
+    if data is None:
+        raise ConfigError([f"{path}: the file is empty; docs/configuration.md shows a first one of 15 lines"])
+    if not isinstance(data, dict):
+        raise ConfigError(
+            [f"{path}: the top level is a {_kind(data)}; it must be a mapping with sections such as 'workloads:'"]
+        )
+    problems = [f"{path}: {key}: unknown section{_nearest(str(key), SECTIONS)}" for key in data if key not in SECTIONS]
+    if problems:
+        raise ConfigError(problems)
+    return data
+
+
+def validate(model: type[M], data: Mapping[str, Any], path: Path, prefix: tuple[str | int, ...] = ()) -> M:
+    """`data` as `model`. Raises ConfigError with one line a mistake, each with its path inside the file."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError([f"{path}: {sentence}" for sentence in sentences(error, model, prefix)]) from None
+
+
+def sentences(error: ValidationError, model: type[BaseModel], prefix: tuple[str | int, ...] = ()) -> list[str]:
+    """One 'path: what was found; what to do' a mistake."""
+    return [_sentence(detail, model, prefix) for detail in error.errors(include_url=False)]
+
+
+def _sentence(detail: ErrorDetails, model: type[BaseModel], prefix: tuple[str | int, ...]) -> str:
+    where = ".".join(str(part) for part in (*prefix, *detail["loc"])) or "(top level)"
+    found = detail["input"]
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"{where}: unknown key{_nearest(str(detail['loc'][-1]), _known_keys(model, detail['loc'][:-1]))}"
+        case "missing":
+            return f"{where}: is missing; add it"
+        case "value_error":
+            return f"{where}: {detail['ctx']['error']}"
+        case "model_type" | "dict_type":
+            return f"{where}: found {_kind(found)} {_shown(found)}; it must be a mapping"
+        case _:
+            message = detail["msg"][0].lower() + detail["msg"][1:]
+            return f"{where}: found {_shown(found)}; {message.replace('input should', 'it should')}"
+
+
+def _nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known here: {', '.join(sorted(known))}" if known else "; nothing may stand here"
+
+
+def _known_keys(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+    """The keys that the model at `loc` knows, following lists, dicts, unions and optional values."""
+    current: list[Any] = [model]
+    for part in loc:
+        following: list[Any] = []
+        for kind in current:
+            if isinstance(part, int) or get_origin(kind) is dict:
+                following += list(get_args(kind))
+            elif isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
+                following += _models_in(kind.model_fields[str(part)].annotation)
+        current = [inner for kind in following for inner in _models_in(kind)]
+    return [
+        key for kind in current if isinstance(kind, type) and issubclass(kind, BaseModel) for key in kind.model_fields
+    ]
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType, Annotated):
+        return [inner for argument in get_args(annotation) for inner in _models_in(argument)]
+    if origin is Literal or annotation is types.NoneType:
+        return []
+    return [annotation]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _kind(value: object) -> str:
+    return {
+        dict: "mapping",
+        list: "list",
+        str: "text",
+        int: "number",
+        float: "number",
+        bool: "true/false",
+        type(None): "nothing",
+    }.get(type(value), type(value).__name__)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML keeps the last of two equal keys; a configuration with two is a mistake that someone should hear of."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, (str, int)) and key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' stands twice", key_node.start_mark
+                )
+            seen.add(key if isinstance(key, (str, int)) else repr(key))
+        return super().construct_mapping(node, deep)
