@@ -33,11 +33,11 @@ class Reason(StrEnum):
     DEMAND_STALE = "demand_stale"
     BACKLOG_UNKNOWN = "backlog_unknown"
     TARGET_UNKNOWN = "target_unknown"
+    CAPACITY_UNKNOWN = "capacity_unknown"  # nothing says how long one piece of work takes
     BLIND_FOLLOWS_FORECAST = "blind_follows_forecast"
     HOLD = "hold"
     # what changed or bound the number afterwards
     NEEDED_SOON = "needed_soon"  # capacity would be asked for again before a scale-in had paid off
-    BOUND_BY_DEPENDENCY = "bound_by_dependency"  # more replicas brought no more throughput
     MIN_REPLICAS = "min_replicas"
     MAX_REPLICAS = "max_replicas"
     RATE_LIMIT = "rate_limit"

@@ -30,12 +30,18 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _listen_address(text: str) -> str:
+def split_address(text: str) -> tuple[str, int]:
+    """(host, port) of HOST:PORT, brackets taken off; an empty host means every interface. Raises ValueError."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or not 0 <= int(port) <= 65535:
+    if not colon or not (port.isascii() and port.isdigit()) or not 0 <= int(port) <= 65535:
         raise ValueError(f"'{text}' is not an address; write HOST:PORT, for example 127.0.0.1:9811 or [::1]:9811")
     if host.startswith("[") != host.endswith("]") or (":" in host and not host.startswith("[")):
         raise ValueError(f"'{text}': an IPv6 address needs brackets, for example [::1]:9811")
+    return host.strip("[]"), int(port)
+
+
+def _listen_address(text: str) -> str:
+    split_address(text)
     return text
 
 
@@ -63,7 +69,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             [f"{path}: the top level is a {_kind(data)}; it must be a mapping with sections such as 'workloads:'"]
         )
-    problems = [f"{path}: {key}: unknown section{_nearest(str(key), SECTIONS)}" for key in data if key not in SECTIONS]
+    problems = [f"{path}: {key}: unknown section{nearest(str(key), SECTIONS)}" for key in data if key not in SECTIONS]
     if problems:
         raise ConfigError(problems)
     return data
@@ -87,7 +93,7 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel], prefix: tuple[str | 
     found = detail["input"]
     match detail["type"]:
         case "extra_forbidden":
-            return f"{where}: unknown key{_nearest(str(detail['loc'][-1]), _known_keys(model, detail['loc'][:-1]))}"
+            return f"{where}: unknown key{nearest(str(detail['loc'][-1]), _known_keys(model, detail['loc'][:-1]))}"
         case "missing":
             return f"{where}: is missing; add it"
         case "value_error":
@@ -99,7 +105,8 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel], prefix: tuple[str | 
             return f"{where}: found {_shown(found)}; {message.replace('input should', 'it should')}"
 
 
-def _nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
+def nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
+    """The end of an error sentence: the known word that was probably meant, else all of them."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean '{close[0]}'?"

@@ -1,0 +1,13 @@
+"""Actuators: write a number of replicas to the world. One file and one line each."""
+
+from collections.abc import Callable
+from typing import Any
+
+from controllers.actuators.command import command_actuator
+from controllers.actuators.interface import Actuator, ActuatorError
+
+ACTUATORS: dict[str, Callable[[Any], Actuator]] = {
+    "command": command_actuator,
+}
+
+__all__ = ["ACTUATORS", "Actuator", "ActuatorError"]

@@ -1,0 +1,89 @@
+"""Replicas by programs of the user's own: one that prints how many there are, one that is told an absolute number.
+
+Argument lists, never a shell. `apply` reads back: a program that exits 0 and did nothing is an error, not a success.
+"""
+
+import json
+import os
+import signal
+import subprocess
+
+from controllers.actuators.interface import Actuator, ActuatorError
+from controllers.config import CommandTarget
+from controllers.domain import Replicas
+
+OUTPUT_LIMIT_BYTES = 64 * 1024
+
+
+def command_actuator(target: CommandTarget) -> Actuator:
+    """The actuator for `target.command`."""
+
+    def read_replicas(seconds: float) -> Replicas:
+        return parsed(_run(target.get, min(seconds, target.timeout_seconds)), target.get)
+
+    def apply(replicas: int, seconds: float) -> None:
+        seconds = min(seconds, target.timeout_seconds)
+        argv = [argument.replace("{replicas}", str(replicas)) for argument in target.set]
+        _run(argv, seconds)
+        told = read_replicas(seconds).wanted
+        if told != replicas:
+            raise ActuatorError(
+                f"{' '.join(argv)}: exited 0, but {' '.join(target.get)} says {told}, not {replicas}; "
+                "is something else setting the number?"
+            )
+
+    return Actuator(read_replicas, apply)
+
+
+def parsed(output: str, argv: list[str]) -> Replicas:
+    """A number, or JSON with `replicas` (wanted) and `ready` (working); without `ready` all count as working."""
+    wanted: object
+    ready: object
+    try:
+        answer = json.loads(output)
+    except json.JSONDecodeError:
+        answer = None
+    if isinstance(answer, dict):
+        wanted = answer.get("replicas")
+        ready = answer.get("ready", wanted)
+    else:
+        wanted = ready = answer
+    if not (_is_count(wanted) and _is_count(ready)):
+        raise ActuatorError(
+            f"{' '.join(argv)}: printed {output.strip()[:80]!r}; "
+            'it must print a number or {"replicas": wanted, "ready": working}'
+        )
+    return Replicas(wanted=int(str(wanted)), ready=int(str(ready)))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _run(argv: list[str], seconds: float) -> str:
+    """The program's output. It and its children are ended when they take longer than `seconds`."""
+    shown = " ".join(argv)
+    try:
+        process = subprocess.Popen(  # noqa: S603 - an argument list from the configuration, never a shell
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ActuatorError(
+            f"{shown}: could not be started ({error.strerror}); check the path and permissions"
+        ) from None
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise ActuatorError(
+            f"{shown}: did not end within {seconds:.0f} s and was stopped; is its target hanging?"
+        ) from None
+    if process.returncode != 0:
+        said = err.decode(errors="replace").strip()[-200:] or "nothing on standard error"
+        raise ActuatorError(f"{shown}: exited {process.returncode}; it said: {said}")
+    return out[:OUTPUT_LIMIT_BYTES].decode(errors="replace")

@@ -1,0 +1,22 @@
+"""What every actuator offers: read what the target has, and tell it an absolute number."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from controllers.domain import Replicas
+
+
+class ActuatorError(Exception):
+    """The target could not be read or told: which, what came back, what to do."""
+
+
+@dataclass(frozen=True)
+class Actuator:
+    """Both functions end within the seconds they are given and raise ActuatorError.
+
+    `read_replicas(seconds)`: what the target was last told and how many of those work (pending ones have no age yet).
+    `apply(replicas, seconds)`: an absolute number; telling the same number again changes nothing.
+    """
+
+    read_replicas: Callable[[float], Replicas]
+    apply: Callable[[int, float], None]

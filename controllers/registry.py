@@ -1,0 +1,14 @@
+"""The controllers, by name. One folder and one line each; imported only when started."""
+
+CONTROLLERS: dict[str, str] = {
+    "forecast": "controllers.forecast.run",
+    "scale": "controllers.scale.run",
+}
+
+# Commands that answer and end. Each module has `main(argv: list[str]) -> int`.
+COMMANDS: dict[str, str] = {
+    "check": "controllers.check",
+    "rules": "controllers.rules",
+    "schema": "controllers.schema",
+    "why": "controllers.scale.why",
+}

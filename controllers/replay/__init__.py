@@ -1,0 +1,1 @@
+"""Policies of others beside ours, run through one simulator on recorded demand."""

@@ -1,0 +1,155 @@
+"""The scaler's own series and landing page: every value it decided, of the last step."""
+
+import html
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from controllers.domain import Reason
+from controllers.scale.decide import Decision, LeadTime
+from controllers.scale.records import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One workload of the last step. `problem`: why something is unknown, in a sentence."""
+
+    record: Record
+    lead_time: LeadTime | None
+    problem: str | None
+
+
+class Published(Collector):
+    """Collects from the last whole step; a workload that left the configuration leaves the page."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, Shown] = {}
+        self._decisions: Counter[tuple[str, str]] = Counter()
+        self._actions: Counter[tuple[str, str]] = Counter()
+        self._source_errors: Counter[str] = Counter()
+        self._source_up: bool | None = None
+
+    def replace(self, shown: dict[str, Shown]) -> None:
+        """Takes the outcome of a step."""
+        for workload, one in shown.items():
+            for reason in one.record.decision.reasons:
+                self._decisions[workload, reason.value] += 1
+            outcome = one.record.outcome
+            if outcome in (Reason.APPLIED, Reason.ACTION_FAILED):
+                self._actions[workload, "success" if outcome is Reason.APPLIED else "failure"] += 1
+        self._shown = shown
+
+    def source_answered(self, error_kind: str | None) -> None:
+        """Whether Prometheus answered in this step; the kind of error if not."""
+        self._source_up = error_kind is None
+        if error_kind is not None:
+            self._source_errors[error_kind] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        shown = dict(self._shown)
+        for name, text, value in _GAUGES:
+            family = GaugeMetricFamily(f"tidewise_scale_{name}", text, labels=["workload"])
+            for workload, one in shown.items():
+                number = value(one.record.decision)
+                if number is not None:
+                    family.add_metric([workload], number)
+            yield family
+        yield from self._lead_times(shown)
+        yield self._reasons(shown)
+        decisions = CounterMetricFamily(
+            "tidewise_scale_decisions", "Decisions, by each of their reasons.", labels=["workload", "reason"]
+        )
+        for (workload, reason), count in self._decisions.items():
+            decisions.add_metric([workload, reason], count)
+        yield decisions
+        actions = CounterMetricFamily(
+            "tidewise_scale_actions", "Numbers told to targets, by result.", labels=["workload", "result"]
+        )
+        for workload in shown:
+            for result in ("success", "failure"):
+                actions.add_metric([workload, result], self._actions[workload, result])
+        yield actions
+        yield from self._source()
+
+    def _lead_times(self, shown: dict[str, Shown]) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "tidewise_scale_lead_time_seconds",
+            "From asking for a replica to its first work, as learned.",
+            labels=["workload", "quantile"],
+        )
+        for workload, one in shown.items():
+            if one.lead_time is not None:
+                family.add_metric([workload, "0.5"], one.lead_time.median)
+                family.add_metric([workload, "0.9"], one.lead_time.high)
+        yield family
+
+    def _reasons(self, shown: dict[str, Shown]) -> Metric:
+        family = GaugeMetricFamily(
+            "tidewise_scale_decision_reason", "1 for each reason of the last decision.", labels=["workload", "reason"]
+        )
+        for workload, one in shown.items():
+            for reason in dict.fromkeys((*one.record.decision.reasons, one.record.outcome)):
+                family.add_metric([workload, reason.value], 1)
+        return family
+
+    def _source(self) -> Iterator[Metric]:
+        if self._source_up is not None:
+            yield GaugeMetricFamily(
+                "tidewise_source_up", "Whether Prometheus answered in the last step.", value=float(self._source_up)
+            )
+        errors = CounterMetricFamily(
+            "tidewise_source_errors", "Steps in which Prometheus did not answer, by kind.", labels=["kind"]
+        )
+        for kind, count in self._source_errors.items():
+            errors.add_metric([kind], count)
+        yield errors
+
+    def landing(self) -> str:
+        """The workloads now, as an HTML table."""
+        rows = [
+            "<tr>"
+            + "".join(
+                f"<td>{html.escape(text)}</td>"
+                for text in (
+                    workload,
+                    one.record.rules.mode,
+                    _number(one.record.decision.current),
+                    _number(one.record.decision.ready),
+                    _number(one.record.decision.desired),
+                    ", ".join(reason.value for reason in (*one.record.decision.reasons, one.record.outcome)),
+                    one.problem or "",
+                )
+            )
+            + "</tr>"
+            for workload, one in sorted(self._shown.items())
+        ]
+        head = "".join(
+            f"<th>{title}</th>" for title in ("workload", "mode", "wanted", "ready", "desired", "reasons", "problem")
+        )
+        return f"<table><tr>{head}</tr>{''.join(rows)}</table>" if rows else "<p>No decision yet.</p>"
+
+
+_GAUGES: tuple[tuple[str, str, Callable[[Decision], float | None]], ...] = (
+    ("replicas_wanted", "What the target was last told, before this decision.", lambda d: d.current),
+    ("replicas_ready", "Replicas that work.", lambda d: d.ready),
+    ("replicas_desired", "What the decision came to.", lambda d: d.desired),
+    ("replicas_recommended", "What it was before rate limits and stabilisation.", lambda d: d.recommended),
+    ("replicas_reactive", "What present demand alone would ask for.", lambda d: d.reactive),
+    ("replicas_forecast", "What the forecast would ask for.", lambda d: d.forecast),
+    ("service_seconds", "Mean time one piece of work takes, as used.", lambda d: d.service_seconds),
+    ("decision_timestamp_seconds", "When the last decision was made.", lambda d: d.at),
+)
+
+
+def _number(number: int | None) -> str:
+    return "unknown" if number is None else str(number)
+
+
+def sentence(decision: Decision) -> str:
+    """The decision in one line of words."""
+    what = "unknown" if decision.desired is None else f"{_number(decision.current)} -> {decision.desired}"
+    return f"{decision.workload}: {what} ({', '.join(reason.value for reason in decision.reasons)})"
