@@ -107,12 +107,12 @@ def decide(state: State, rules: Rules) -> Decision:
         (),
     )
     seconds = state.service_seconds or rules.service_seconds
+    missing = unknown(state, rules)
     if seconds is None:
-        return replace(held, reasons=(Reason.CAPACITY_UNKNOWN, Reason.HOLD))
+        return replace(held, reasons=(*((missing,) if missing else ()), Reason.CAPACITY_UNKNOWN, Reason.HOLD))
     view = _view(state, rules, state.replicas, seconds)
     held = replace(held, lead_seconds=view.lead, window_seconds=view.window, service_seconds=seconds)
     forecast, doubt = usable(state.forecast, state.now)
-    missing = unknown(state, rules)
     if missing is None and state.demand is not None:
         return _finish(_answered(state, rules, view, held, state.demand, forecast, doubt), state, rules)
     missing = missing or Reason.DEMAND_UNKNOWN

@@ -27,6 +27,7 @@ class Memory:
     asks: tuple[Ask, ...] = ()
     lead_times: tuple[float, ...] = ()
     learned: LeadTime | None = None  # from before a restart, until enough new ones were seen
+    service_seconds: float | None = None  # the last that was measured: an idle queue measures none
     ready: int | None = None
     recommendations: tuple[Recommendation, ...] = ()
     wanted: tuple[Recommendation, ...] = ()

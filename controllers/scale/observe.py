@@ -134,6 +134,7 @@ class Past:
     recommendations: tuple[Recommendation, ...] = ()
     wanted: tuple[Recommendation, ...] = ()
     lead_time: LeadTime | None = None
+    service_seconds: float | None = None
 
 
 def read_past(source: Source, window_seconds: float, step_seconds: float, tick: Tick) -> dict[str, Past]:
@@ -148,7 +149,8 @@ def read_past(source: Source, window_seconds: float, step_seconds: float, tick: 
         )
         for quantile in ("0.5", "0.9")
     }
-    workloads = {*readings[RECOMMENDED].series, *readings[WANTED].series, *lead["0.9"]}
+    service = source.by_workload(f"last_over_time({SERVICE_SECONDS}[1d])", tick.now, tick.remaining())
+    workloads = {*readings[RECOMMENDED].series, *readings[WANTED].series, *lead["0.9"], *service}
     return {
         workload: Past(
             _numbers(readings[RECOMMENDED], workload),
@@ -156,6 +158,7 @@ def read_past(source: Source, window_seconds: float, step_seconds: float, tick: 
             LeadTime(lead["0.5"][workload].value, lead["0.9"][workload].value)
             if workload in lead["0.5"] and workload in lead["0.9"]
             else None,
+            service[workload].value if workload in service else None,
         )
         for workload in workloads
     }

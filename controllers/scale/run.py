@@ -104,11 +104,14 @@ class Scaler:
         for workload, rules in self._rules.items():
             replicas = self._replicas(workload, targets[workload], tick)
             memory = self._memory[workload]
+            if workload in present.service_seconds:
+                memory = replace(memory, service_seconds=present.service_seconds[workload])
+                self._memory[workload] = memory
             state = State(
                 now=tick.now,
                 demand=present.demand.get(workload),
                 backlog=present.backlog.get(workload),
-                service_seconds=present.service_seconds.get(workload),
+                service_seconds=memory.service_seconds,
                 lead_time=memory.lead_time(),
                 replicas=replicas,
                 forecast=self._forecasts.get(workload),
@@ -155,6 +158,7 @@ class Scaler:
             recommendations=recommendations,
             wanted=(*past.wanted, *memory.wanted),
             learned=past.lead_time,
+            service_seconds=past.service_seconds,
             known_since=min([r.at for r in recommendations], default=memory.known_since),
         )
 

@@ -1,0 +1,274 @@
+"""The scaler's step on scripted readings and targets: what is held, told, remembered and published."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from controllers.actuators import Actuator, ActuatorError
+from controllers.config import Config
+from controllers.domain import Replicas, Sample
+from controllers.loop import Tick
+from controllers.scale.records import read
+from controllers.scale.run import Scaler, build
+from controllers.scale.why import same_decision
+from controllers.sources.prometheus import Kind, Origin, Reading, Series, SourceError
+
+NAME = "default/video"
+NOW = 1_800_000_000.0
+
+
+class ScriptedSource:
+    """Answers from a dict of record -> value (or quantile tables); None in `values` means Prometheus is gone."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] | None = {}
+        self.past: dict[str, list[tuple[float, int]]] = {}
+        self.lead: dict[str, float] = {}
+        self.warnings: tuple[str, ...] = ()
+        self.now = NOW
+
+    def contract_at(
+        self, names: Sequence[str], fallbacks: Mapping[str, Mapping[str, str]], at: float, deadline_seconds: float
+    ) -> dict[str, Reading]:
+        if self.values is None:
+            raise SourceError(Kind.UNREACHABLE, "connection refused")
+        return {name: self._reading(name, self.values.get(name)) for name in names}
+
+    def _reading(self, name: str, value: Any) -> Reading:
+        series: tuple[Series, ...] = ()
+        if isinstance(value, dict):
+            series = tuple(Series({"workload": NAME, **dict(k)}, (Sample(v, self.now),)) for k, v in value.items())
+        elif value is not None:
+            series = (Series({"workload": NAME}, (Sample(value, self.now),)),)
+        return Reading(name, {NAME: series} if series else {}, {NAME: Origin.RULE}, warnings=self.warnings)
+
+    def contract_range(self, names: Sequence[str], *_: object, **__: object) -> dict[str, Reading]:
+        return {name: self._history(name) for name in names}
+
+    def _history(self, name: str) -> Reading:
+        if name not in self.past:
+            return Reading(name)
+        return Reading(name, {NAME: (Series({"workload": NAME}, tuple(Sample(v, t) for t, v in self.past[name])),)})
+
+    def by_workload(self, expr: str, *_: object) -> dict[str, Sample]:
+        asked = [value for quantile, value in self.lead.items() if f'"{quantile}"' in expr]
+        return {NAME: Sample(asked[0], NOW)} if asked else {}
+
+
+class Fleet:
+    """A target that does what it is told at once, or fails."""
+
+    def __init__(self, replicas: int) -> None:
+        self.replicas = Replicas(replicas, replicas)
+        self.told: list[int] = []
+        self.error: str | None = None
+        self.unreadable: str | None = None
+
+    def actuator(self) -> Actuator:
+        return Actuator(self._read, self._apply)
+
+    def _read(self, seconds: float) -> Replicas:
+        if self.unreadable:
+            raise ActuatorError(self.unreadable)
+        return self.replicas
+
+    def _apply(self, replicas: int, seconds: float) -> None:
+        if self.error:
+            raise ActuatorError(self.error)
+        self.told.append(replicas)
+        self.replicas = Replicas(replicas, replicas)
+
+
+PRESENT = {
+    "workload:demand:rate1m": 20.0,
+    "workload:backlog:sum": 10.0,
+    "workload:service_seconds:mean5m": 0.5,
+    "workload:data_age_seconds:max": 3.0,
+}
+
+
+def foreseen(rate: float, *, gate: float = 1.0, valid: float = 900.0) -> dict[str, Any]:
+    horizons = [(("horizon_seconds", str(s)),) for s in (120, 300, 900)]
+    return {
+        "workload:forecast_demand:value": dict.fromkeys(horizons, rate),
+        "workload:forecast_demand:quantile": {(*h, ("quantile", "0.98")): rate * 1.1 for h in horizons},
+        "workload:forecast_arrivals:quantile": {
+            (*h, ("quantile", q)): rate * int(h[0][1]) * share
+            for h in horizons
+            for q, share in (("0.5", 1), ("0.98", 1.05))
+        },
+        "workload:forecast_made:timestamp": NOW - 10,
+        "workload:forecast_valid_until:timestamp": NOW + valid,
+        "workload:forecast_gate:bool": gate,
+    }
+
+
+@pytest.fixture
+def scaler(tmp_path: Path) -> Callable[..., tuple[Scaler, ScriptedSource, Fleet]]:
+    def make(mode: str = "act", replicas: int = 11) -> tuple[Scaler, ScriptedSource, Fleet]:
+        config = Config.model_validate(
+            {
+                "workloads": [
+                    {
+                        "name": "video",
+                        "demand": {"queue": "video-jobs"},
+                        "target": {"command": {"get": ["true"], "set": ["true", "{replicas}"]}},
+                        "replicas": {"min": 1, "max": 20},
+                        "slo": {"wait_seconds": 5},
+                        "mode": mode,
+                    }
+                ],
+                "scale": {"records": str(tmp_path / "records"), "record_every_seconds": 0},
+            }
+        )
+        source, fleet = ScriptedSource(), Fleet(replicas)
+        return Scaler(config, source, {NAME: fleet.actuator()}), source, fleet  # type: ignore[arg-type]
+
+    return make
+
+
+def shown(scaler: Scaler, name: str, **labels: str) -> float | None:
+    """The sample on /metrics; None where there is none."""
+    registry = CollectorRegistry()
+    registry.register(scaler.published)
+    return registry.get_sample_value(f"tidewise_{name}", labels)
+
+
+def reasons(scaler: Scaler) -> set[str]:
+    registry = CollectorRegistry()
+    registry.register(scaler.published)
+    samples = [s for family in registry.collect() for s in family.samples]
+    return {s.labels["reason"] for s in samples if s.name == "tidewise_scale_decision_reason"}
+
+
+def tick(after: float = 0.0) -> Tick:
+    return Tick(NOW + after, Tick.starting(30).until)
+
+
+def test_a_forecast_rise_is_told_to_the_target_and_published(scaler: Any, tmp_path: Path) -> None:
+    one, source, fleet = scaler()
+    source.values = PRESENT | foreseen(28.0)
+    one.step(tick())
+    (number,) = fleet.told
+    assert number > 11
+    assert shown(one, "scale_replicas_desired", workload=NAME) == number
+    assert reasons(one) == {"forecast", "applied"}
+    assert shown(one, "scale_actions_total", workload=NAME, result="success") == 1
+    assert shown(one, "scale_decisions_total", workload=NAME, reason="forecast") == 1
+    (record,) = read(tmp_path / "records")
+    assert same_decision(record)
+
+
+@pytest.mark.parametrize("mode", ["shadow", "recommend"])
+def test_what_is_not_in_act_is_decided_and_published_and_not_told(scaler: Any, mode: str) -> None:
+    one, source, fleet = scaler(mode)
+    source.values = PRESENT | foreseen(28.0)
+    one.step(tick())
+    assert fleet.told == []
+    assert mode in reasons(one)
+
+
+def test_prometheus_gone_holds_and_comes_back_without_a_restart(scaler: Any) -> None:
+    one, source, fleet = scaler(replicas=15)
+    source.values = None
+    one.step(tick())
+    assert fleet.told == []
+    assert {"demand_unknown", "hold"} <= reasons(one)
+    assert shown(one, "source_up") == 0
+    assert shown(one, "source_errors_total", kind="unreachable") == 1
+    source.values = PRESENT | foreseen(34.0)
+    one.step(tick(15))
+    assert fleet.told
+    assert fleet.told[-1] > 15
+    assert shown(one, "source_up") == 1
+
+
+def test_gone_blind_the_last_valid_forecast_leads_up_and_not_past_its_validity(scaler: Any) -> None:
+    one, source, fleet = scaler()
+    source.values = PRESENT | foreseen(20.0, valid=100.0)
+    one.step(tick())
+    told = len(fleet.told)
+    source.values = None
+    fleet.replicas = Replicas(4, 4)  # someone else took them away meanwhile
+    one.step(tick(30))
+    assert fleet.told[told:]
+    assert fleet.told[-1] > 4
+    assert "blind_follows_forecast" in reasons(one)
+    fleet.replicas = Replicas(4, 4)
+    count = len(fleet.told)
+    one.step(tick(111))
+    assert len(fleet.told) == count
+    assert "forecast_expired" in reasons(one)
+
+
+def test_a_part_of_the_data_is_not_the_data(scaler: Any) -> None:
+    one, source, fleet = scaler(replicas=15)
+    source.values, source.warnings = PRESENT, ("one store did not answer",)
+    one.step(tick())
+    assert fleet.told == []
+    assert "demand_unknown" in reasons(one)
+
+
+def test_old_measurements_are_stale_although_the_rule_is_fresh(scaler: Any) -> None:
+    one, source, fleet = scaler(replicas=15)
+    source.values = PRESENT | {"workload:data_age_seconds:max": 121.0}
+    one.step(tick())
+    assert fleet.told == []
+    assert "demand_stale" in reasons(one)
+
+
+def test_a_target_that_cannot_be_read_is_unknown_and_not_zero(scaler: Any) -> None:
+    one, source, fleet = scaler()
+    source.values, fleet.unreadable = PRESENT, "fleet: no answer"
+    one.step(tick())
+    assert "target_unknown" in reasons(one)
+    assert shown(one, "scale_replicas_ready", workload=NAME) is None
+    assert "fleet: no answer" in one.published.landing()
+
+
+def test_a_target_that_refuses_is_counted_and_asked_again(scaler: Any) -> None:
+    one, source, fleet = scaler()
+    source.values, fleet.error = PRESENT | foreseen(28.0), "fleet: quota exceeded"
+    one.step(tick())
+    assert shown(one, "scale_actions_total", workload=NAME, result="failure") == 1
+    assert "action_failed" in reasons(one)
+    fleet.error = None
+    one.step(tick(15))
+    assert len(fleet.told) == 1
+
+
+def test_a_restart_does_not_forget_its_stabilisation(scaler: Any) -> None:
+    one, source, fleet = scaler(replicas=14)
+    source.values = PRESENT  # 11 would do
+    source.past = {"workload:replicas:recommended": [(NOW - 290, 14), (NOW - 100, 14)]}
+    one.step(tick())
+    assert fleet.told == []
+    assert "stabilization" in reasons(one)
+    for after in range(15, 240, 15):
+        source.now = NOW + after
+        one.step(tick(after))
+    assert fleet.told == [11]
+
+
+def test_a_restart_remembers_the_lead_time(scaler: Any) -> None:
+    one, source, _ = scaler()
+    source.values, source.lead = PRESENT, {"0.5": 41.0, "0.9": 47.0}
+    one.step(tick())
+    assert shown(one, "scale_lead_time_seconds", workload=NAME, quantile="0.9") == 47
+
+
+def test_a_step_that_ran_out_of_time_holds(scaler: Any) -> None:
+    one, source, fleet = scaler(replicas=15)
+    source.values = PRESENT
+    one.step(Tick(NOW, 0.0))
+    assert fleet.told == []
+    assert "target_unknown" in reasons(one)
+
+
+def test_build_gives_the_loop_what_it_needs(tmp_path: Path) -> None:
+    config = Config.model_validate({"scale": {"records": str(tmp_path), "interval_seconds": 5}})
+    controller = build(config, ScriptedSource())  # type: ignore[arg-type]
+    assert (controller.name, controller.interval_seconds) == ("scale", 5)
