@@ -1,0 +1,108 @@
+"""Our decide() beside a reactive rule: one simulator, the demand that was recorded, the burst left out.
+
+The forecasts are those that were published at the time, taken from the decision records, so nothing is known too early.
+The reactive rule is a HorizontalPodAutoscaler at the best of its targets of 50 to 90 %: of those that take no more
+worker-minutes than ours, the one with the shortest p95 wait.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from controllers.domain import Forecast
+from controllers.replay.policies import hpa, recorded, tidewise
+from controllers.replay.simulate import Policy, Result, Setting, simulate
+from controllers.scale.decide import Rules
+from controllers.scale.records import Record, RecordError, read
+from demo.recording import ComparisonError, FleetChange, Recording
+
+TARGETS = [percent / 100 for percent in range(50, 91)]
+FEWEST_JOBS = 100
+
+
+def compare(recording: Recording) -> dict[str, Any]:
+    """Wait and cost of each policy. Raises ComparisonError if the recording holds too little."""
+    records = _records(recording)
+    arrivals = [at for at in recording.arrivals if recording.live_start <= at < recording.normal_end]
+    service = recording.service_seconds
+    if len(arrivals) < FEWEST_JOBS or service is None:
+        raise ComparisonError(f"only {len(arrivals)} jobs arrived; a comparison needs {FEWEST_JOBS}")
+    rules, forecasts = records[-1].rules, _forecasts(records)
+    setting = Setting(
+        start=recording.live_start,
+        end=recording.normal_end,
+        interval_seconds=rules.interval_seconds,
+        lead_time_seconds=recording.start_up_seconds,
+        service_seconds=service,
+        concurrency=rules.concurrency,
+        replicas=_at(recording.fleet, recording.live_start).ready,
+        before=_before(recording),
+    )
+    ours = simulate(arrivals, tidewise(rules, service, forecasts), setting)
+    target, theirs = _best_reactive(arrivals, setting, rules, ours)
+    fleet = simulate(arrivals, _as_recorded(recording), replace(setting, interval_seconds=1.0, lead_time_seconds=0.0))
+    return {
+        "simulated": {
+            "tidewise": _figures(ours),
+            "reactive": {**_figures(theirs), "target": target},
+            "measured_fleet": _figures(fleet),
+        },
+        "forecasts": len(forecasts),
+    }
+
+
+def _best_reactive(arrivals: list[float], setting: Setting, rules: Rules, ours: Result) -> tuple[float, Result]:
+    """The target with the shortest p95 wait within our worker-minutes; the cheapest where none is within."""
+    runs = [
+        (
+            target,
+            simulate(arrivals, hpa(target, setting.service_seconds, rules.min_replicas, rules.max_replicas), setting),
+        )
+        for target in TARGETS
+    ]
+    within = [run for run in runs if run[1].replica_seconds <= ours.replica_seconds]
+    if within:
+        return min(within, key=lambda run: (run[1].wait_quantile(0.95) or 0.0, run[1].replica_seconds))
+    return min(runs, key=lambda run: run[1].replica_seconds)
+
+
+def _records(recording: Recording) -> list[Record]:
+    try:
+        records = list(read(Path(recording.decisions), since=recording.live_start - 60, until=recording.live_end))
+    except RecordError as error:
+        raise ComparisonError(str(error)) from None
+    if not records:
+        raise ComparisonError(f"{recording.decisions}: no decision was recorded")
+    return records
+
+
+def _forecasts(records: list[Record]) -> list[Forecast]:
+    made = {record.state.forecast.made_at: record.state.forecast for record in records if record.state.forecast}
+    return [made[at] for at in sorted(made)]
+
+
+def _at(fleet: Sequence[FleetChange], at: float) -> FleetChange:
+    if not fleet:
+        raise ComparisonError("the fleet was never seen")
+    before = [change for change in fleet if change.at <= at]
+    return before[-1] if before else fleet[0]
+
+
+def _before(recording: Recording) -> list[float]:
+    """Arrivals of the minute before the start, as the trace has them: the first rate must not be zero."""
+    rate = recording.intensity_values[0]
+    return [recording.live_start - (i + 0.5) / rate for i in range(int(rate * 60))][::-1] if rate > 0 else []
+
+
+def _as_recorded(recording: Recording) -> Policy:
+    ready_at = recorded([(change.at, change.ready) for change in recording.fleet])
+    return lambda seen: ready_at(seen.now)
+
+
+def _figures(result: Result) -> dict[str, float | None]:
+    wait = result.wait_quantile(0.95)
+    return {
+        "wait_p95_seconds": None if wait is None else round(wait, 3),
+        "worker_minutes": round(result.replica_seconds / 60, 2),
+    }
