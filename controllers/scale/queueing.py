@@ -144,36 +144,51 @@ def backlog_after(backlog: float, until: float, load: Load, supply: Supply, serv
     return backlog
 
 
-def is_enough(
-    replicas: int, backlog: float, start: float, end: float, load: Load, service: Service, wanted: Wanted
-) -> bool:
-    """Whether `replicas`, working from `start`, keep the service level for everything that arrives in [start, end).
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A load over [start, end), sampled once for all numbers that are tried: `uppers` in the middle of each step."""
+
+    step: float
+    highest: float  # of the expected rate
+    uppers: tuple[float, ...]
+
+    @classmethod
+    def of(cls, load: Load, start: float, end: float) -> "Window":
+        step = (end - start) / GRID_POINTS
+        times = [start + (index + 0.5) * step for index in range(GRID_POINTS)]
+        return cls(step, max(load.middle_at(t) for t in times), tuple(load.upper_at(t) for t in times))
+
+
+def is_enough(replicas: int, backlog: float, window: Window, service: Service, wanted: Wanted) -> bool:
+    """Whether `replicas`, working from the window's start, keep the service level for everything that arrives in it.
 
     Three things: they are steady at the highest expected rate; at the upper path no arrival finds more work before it
-    than they serve within wait_seconds; and what is late at `start` is gone after drain_seconds.
+    than they serve within wait_seconds; and what is late at the start is gone after drain_seconds.
     """
-    step = (end - start) / GRID_POINTS
-    times = [start + (index + 0.5) * step for index in range(GRID_POINTS)] if step > 0 else [start]
-    if not is_steady(replicas, max(load.middle_at(t) for t in times), service, wanted):
+    if not is_steady(replicas, window.highest, service, wanted):
         return False
     capacity = replicas * service.rate
     on_time = capacity * wanted.wait_seconds + replicas * service.concurrency  # work in hand is not waiting
     late = max(0.0, backlog - on_time)
-    if late > 0 and late > (capacity - load.upper_at(start)) * wanted.drain_seconds:
+    if late > 0 and late > (capacity - window.uppers[0]) * wanted.drain_seconds:
         return False
-    for t in times:
-        backlog = max(0.0, backlog + (load.upper_at(t) - capacity) * step)
-        if backlog > on_time + late * (1.0 - (t - start) / max(wanted.drain_seconds, end - start)):
+    still_late = late / max(wanted.drain_seconds, window.step * len(window.uppers))  # less of it with every second
+    allowed = on_time + late
+    for upper in window.uppers:
+        backlog = max(0.0, backlog + (upper - capacity) * window.step)
+        if backlog > allowed:
             return False
+        allowed -= still_late * window.step
     return True
 
 
 def smallest(most: int, backlog: float, start: float, end: float, load: Load, service: Service, wanted: Wanted) -> int:
     """The fewest replicas that are enough; `most + 1` where even `most` are not. More are never worse: it bisects."""
+    window = Window.of(load, start, end)
     low, high = 0, most + 1
     while low < high:
         middle = (low + high) // 2
-        if is_enough(middle, backlog, start, end, load, service, wanted):
+        if is_enough(middle, backlog, window, service, wanted):
             high = middle
         else:
             low = middle + 1

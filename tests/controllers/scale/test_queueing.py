@@ -10,6 +10,7 @@ from controllers.scale.queueing import (
     Service,
     Supply,
     Wanted,
+    Window,
     at_quantile,
     backlog_after,
     is_enough,
@@ -66,7 +67,7 @@ def test_late_work_is_drained_over_the_time_given() -> None:
     load = Load.steady(20.0)
     # 251 n >= 20 x 120 + 1000: the backlog of 1000 less what is on time, in 120 s
     assert smallest(100, 1000.0, 60.0, 80.0, load, HALF_A_SECOND, FIVE_SECONDS) == 14
-    assert not is_enough(13, 1000.0, 60.0, 80.0, load, HALF_A_SECOND, FIVE_SECONDS)
+    assert not is_enough(13, 1000.0, Window.of(load, 60.0, 80.0), HALF_A_SECOND, FIVE_SECONDS)
 
 
 def test_more_than_most_where_most_are_not_enough() -> None:
