@@ -1,0 +1,58 @@
+"""`python -m testbed fetch|where|clean`: the cache of real parts, from the command line."""
+
+import argparse
+import sys
+
+from testbed import fetch
+
+ABOUT = """\
+The real parts (Redis, Prometheus, promtool, Alertmanager, amtool) for the demo, the tests and the benchmarks.
+
+They are fetched as Debian or Ubuntu packages with apt, their signatures checked, and unpacked into a cache folder:
+nothing is installed, no service starts, no root is needed. `make demo` and `make test` do this by themselves.
+
+  fetch   fetch them unless they are there (70 MB, about half a minute), and print their folder
+  where   print their folder, or say that they are not there yet
+  clean   remove them
+"""
+SETTINGS = """\
+environment:
+  TIDEWISE_CACHE          the cache folder (otherwise $XDG_CACHE_HOME/tidewise or ~/.cache/tidewise)
+  TIDEWISE_DEBIAN_MIRROR  a mirror of Debian (otherwise the one in this machine's apt sources; on Ubuntu Debian's own)
+
+Proxies are those of the machine's apt (/etc/apt/apt.conf.d).
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m testbed",
+        description=ABOUT,
+        epilog=SETTINGS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=["fetch", "where", "clean"], metavar="fetch | where | clean")
+    command = parser.parse_args(arguments).command
+    try:
+        if command == "fetch":
+            print(fetch.ensure(lambda line: print(line, file=sys.stderr, flush=True)))
+        elif command == "clean":
+            removed = fetch.clean()
+            print(f"removed {removed} from {fetch.cache_folder()}" if removed else f"nothing in {fetch.cache_folder()}")
+        elif (tree := fetch.find()) is not None:
+            print(tree)
+        else:
+            print("not fetched yet: run `python -m testbed fetch`", file=sys.stderr)
+            return 1
+    except fetch.FetchError as error:
+        print(f"testbed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("testbed: interrupted; nothing half-made was left behind", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

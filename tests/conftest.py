@@ -1,0 +1,68 @@
+"""What every test may ask for: real servers, shared where they can be, and at the end what was skipped."""
+
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import redis
+
+from testbed import fetch
+from testbed.parts import Prometheus, Redis
+
+
+@pytest.fixture(scope="session")
+def parts_root() -> Path:
+    """The tree of real parts; the first run on a machine fetches it. Skips the test where it cannot be had."""
+    try:
+        return fetch.ensure()
+    except fetch.FetchError as error:
+        pytest.skip(f"no real parts (Redis, Prometheus, Alertmanager): {error}")
+
+
+@pytest.fixture(scope="session")
+def redis_server(parts_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """One Redis for the whole run. A test that stops or kills its Redis starts one of its own."""
+    with Redis(tmp_path_factory.mktemp("redis"), root=parts_root) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: Redis) -> str:
+    """The address of an empty Redis."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+def prometheus_factory(parts_root: Path, tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
+    """Starts a Prometheus: `prometheus_factory(config_file, retention="10d", …)`; all are stopped after the test."""
+    with ExitStack() as running:
+
+        def start(config_file: Path, **options: object) -> Prometheus:
+            folder = tmp_path / f"prometheus-{len(list(tmp_path.glob('prometheus-*')))}"
+            return running.enter_context(Prometheus(folder, config_file, root=parts_root, **options))
+
+        yield start
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # the outermost, so that this is the last section
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None]:
+    """End the run with what was skipped and why."""
+    yield
+    tests_by_reason: dict[str, list[str]] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        tests_by_reason.setdefault(reason.removeprefix("Skipped: "), []).append(report.nodeid)
+    not_selected = len(terminalreporter.stats.get("deselected", []))
+
+    terminalreporter.write_sep("=", "skipped")
+    count = sum(map(len, tests_by_reason.values()))
+    terminalreporter.write_line(
+        f"skipped: {count or 'none'}" + (f" ({not_selected} not selected)" if not_selected else "")
+    )
+    for reason, tests in tests_by_reason.items():
+        terminalreporter.write_line(f"{reason}:")
+        for test in tests:
+            terminalreporter.write_line(f"  {test}")
