@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 M = TypeVar("M", bound=BaseModel)
 
 # Every section of the file. A process validates the ones it needs; a misspelt section is an error for all of them.
-SECTIONS = ("prometheus", "exporters", "workloads", "forecast", "scale", "budget", "recovery")
+SECTIONS = ("prometheus", "exporters", "workloads", "forecast", "scale", "budget")
 
 
 class ConfigError(Exception):
@@ -27,7 +27,7 @@ class ConfigError(Exception):
 class Section(BaseModel):
     """Base of every configuration model: unknown keys are refused, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -61,13 +61,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or str(error)
+        if isinstance(error, _DuplicateKeyError):
+            raise ConfigError([f"{path}: {where}{error.problem}; remove one"]) from None
+        # PyYAML says what it was doing and what was wrong; either half alone may be without sense.
+        said = [getattr(error, part, None) for part in ("context", "problem")]
+        problem = " ".join(text for text in said if text) or str(error)
         raise ConfigError([f"{path}: {where}not valid YAML ({problem}); check indentation and quotes there"]) from None
     if data is None:
         raise ConfigError([f"{path}: the file is empty; docs/configuration.md shows a first one of 15 lines"])
     if not isinstance(data, dict):
         raise ConfigError(
-            [f"{path}: the top level is a {_kind(data)}; it must be a mapping with sections such as 'workloads:'"]
+            [f"{path}: found {_kind(data)} at the top level; it must be a mapping with sections such as 'workloads:'"]
         )
     problems = [f"{path}: {key}: unknown section{nearest(str(key), SECTIONS)}" for key in data if key not in SECTIONS]
     if problems:
@@ -99,10 +103,39 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel], prefix: tuple[str | 
         case "value_error":
             return f"{where}: {detail['ctx']['error']}"
         case "model_type" | "dict_type":
-            return f"{where}: found {_kind(found)} {_shown(found)}; it must be a mapping"
+            return f"{where}: found {_described(found)}; it must be a mapping"
+        case "finite_number":
+            return f"{where}: found {_shown(found)}; it must be a finite number"
+        case kind if kind in _EXPECTED:
+            limits = {name: f"{x:g}" if isinstance(x, float) else x for name, x in detail.get("ctx", {}).items()}
+            return f"{where}: found {_described(found)}; it must be {_EXPECTED[kind].format(**limits)}"
         case _:
             message = detail["msg"][0].lower() + detail["msg"][1:]
-            return f"{where}: found {_shown(found)}; {message.replace('input should', 'it should')}"
+            return f"{where}: found {_shown(found)}; {message.replace('input should', 'it must')}"
+
+
+# What pydantic's kinds of mistake ask for, after "it must be".
+_EXPECTED = {
+    "list_type": "a list",
+    "string_type": "text (in quotes, if it looks like a number)",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length}",
+    "string_too_short": "at least {min_length} characters long",
+    "string_too_long": "at most {max_length} characters long",
+    "enum": "{expected}",
+    "literal_error": "{expected}",
+}
 
 
 def nearest(word: str, known: tuple[str, ...] | list[str]) -> str:
@@ -139,20 +172,31 @@ def _models_in(annotation: Any) -> list[Any]:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _described(value: object) -> str:
+    """The value, with its kind where that is not seen at once."""
+    if value is None:
+        return "nothing"
+    return f"{_kind(value)} {_shown(value)}" if isinstance(value, (dict, list)) else _shown(value)
 
 
 def _kind(value: object) -> str:
     return {
-        dict: "mapping",
-        list: "list",
+        dict: "a mapping",
+        list: "a list",
         str: "text",
-        int: "number",
-        float: "number",
-        bool: "true/false",
+        int: "a number",
+        float: "a number",
+        bool: "true or false",
         type(None): "nothing",
     }.get(type(value), type(value).__name__)
+
+
+class _DuplicateKeyError(yaml.constructor.ConstructorError):
+    pass
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -165,8 +209,6 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, (str, int)) and key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' stands twice", key_node.start_mark
-                )
+                raise _DuplicateKeyError(None, None, f"the key '{key}' stands twice", key_node.start_mark)
             seen.add(key if isinstance(key, (str, int)) else repr(key))
         return super().construct_mapping(node, deep)
