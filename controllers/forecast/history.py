@@ -1,0 +1,153 @@
+"""A workload's past as a regular grid: what every model reads. Gaps are NaN, censored samples are lower bounds."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+DAY_SECONDS = 86_400.0
+# No workload takes in a trillion items a second: such a number is a broken sensor, not demand.
+ABSURD_PER_SECOND = 1e12
+# A sample stamped a little ahead of our clock is clock skew; further ahead it is wrong.
+SKEW_SECONDS = 1.0
+
+
+class Why(StrEnum):
+    """Why nothing can be forecast: a closed vocabulary (log field, metric label)."""
+
+    NO_SAMPLES = "no_samples"  # nothing usable at all
+    FROM_THE_FUTURE = "from_the_future"  # every sample lies after now
+    STALE = "stale"  # the newest sample is too old to say anything about the next hour
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not a fault
+    """A forecast that is not made, and why; the last one stays until its `valid_until`."""
+
+    def __init__(self, why: Why, message: str) -> None:
+        self.why = why
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Demand per second on a grid; `values[i]` is the mean of the bin that *ends* at `start + i * step_seconds`.
+
+    NaN: unknown. `censored[i]`: the true demand was at least this (saturated, capped or denied while it was measured).
+    """
+
+    start: float
+    step_seconds: float
+    values: Floats
+    censored: Bools
+
+    @property
+    def end(self) -> float:
+        """Unix seconds at which the newest bin ends."""
+        return self.start + (len(self.values) - 1) * self.step_seconds
+
+    @property
+    def steps_per_day(self) -> int:
+        return max(1, round(DAY_SECONDS / self.step_seconds))
+
+    @property
+    def known_seconds(self) -> float:
+        """From the oldest known bin to the newest, gaps included; 0 when nothing is known."""
+        known = np.flatnonzero(np.isfinite(self.values))
+        return float((known[-1] - known[0] + 1) * self.step_seconds) if len(known) else 0.0
+
+    def first(self, count: int) -> "History":
+        """As it was when its oldest `count` bins were all there was."""
+        return History(self.start, self.step_seconds, self.values[:count], self.censored[:count])
+
+    def last(self, count: int) -> "History":
+        """Its newest `count` bins."""
+        skip = max(0, len(self.values) - count)
+        return History(
+            self.start + skip * self.step_seconds, self.step_seconds, self.values[skip:], self.censored[skip:]
+        )
+
+    def until(self, now: float) -> "History":
+        """Bins that had ended at `now`, the empty ones at the end left out. Raises Refusal when none is known."""
+        count = int(np.floor((now + SKEW_SECONDS - self.start) / self.step_seconds)) + 1
+        known = np.flatnonzero(np.isfinite(self.values[: max(count, 0)]))
+        if len(known):
+            return self.first(int(known[-1]) + 1)
+        if np.isfinite(self.values).any():
+            raise Refusal(Why.FROM_THE_FUTURE, f"every sample lies after now ({now:.0f}); compare the clocks")
+        raise Refusal(Why.NO_SAMPLES, "no usable sample of the demand; does its series exist?")
+
+
+def regular(
+    samples: Iterable[tuple[float, float]],
+    *,
+    censored_at: Iterable[float] = (),
+    step_seconds: float = 60.0,
+    now: float,
+    days: float = 30.0,
+) -> History:
+    """Samples (Unix seconds, demand per second) in any order as the grid of the last `days` before `now`.
+
+    A sample belongs to the bin whose end it reaches; several in one bin are averaged, the same time twice included.
+    Negative, non-finite and absurd values, and those from the future, count as missing. A bin is censored when one of
+    `censored_at` falls into it. Raises Refusal when nothing is left.
+    """
+    pairs = np.array(list(samples), dtype=np.float64).reshape(-1, 2)
+    times, values = pairs[:, 0], pairs[:, 1]
+    usable = np.isfinite(times) & np.isfinite(values) & (values >= 0) & (values <= ABSURD_PER_SECOND)
+    if not usable.any():
+        raise Refusal(Why.NO_SAMPLES, "no usable sample of the demand; does its series exist?")
+    past = usable & (times <= now + SKEW_SECONDS) & (times > now - days * DAY_SECONDS)
+    if not past.any():
+        if (times[usable] > now + SKEW_SECONDS).any():
+            raise Refusal(Why.FROM_THE_FUTURE, f"every sample lies after now ({now:.0f}); compare the clocks")
+        raise Refusal(Why.STALE, f"the newest sample is older than {days:g} days")
+    bins = bin_ends(times[past], step_seconds)
+    first, count = int(bins.min()), int(bins.max() - bins.min()) + 1
+    sums = np.bincount(bins - first, weights=values[past], minlength=count)
+    counts = np.bincount(bins - first, minlength=count)
+    grid = np.full(count, np.nan)
+    grid[counts > 0] = sums[counts > 0] / counts[counts > 0]
+    marks = bin_ends(np.array(list(censored_at), dtype=np.float64), step_seconds) - first
+    censored = np.zeros(count, dtype=np.bool_)
+    censored[marks[(marks >= 0) & (marks < count)]] = True
+    return History(first * step_seconds, step_seconds, grid, censored)
+
+
+def bin_ends(times: Floats, step_seconds: float) -> Ints:
+    """The number of the bin (its end divided by the step) that each time belongs to."""
+    times = times[np.isfinite(times)]
+    return np.ceil((times - 1e-3) / step_seconds).astype(np.int64)
+
+
+def utc_offsets(start: float, step_seconds: float, count: int, time_zone: str) -> Ints:
+    """How many bins local time is ahead of UTC at each of `count` bins: what keeps 9:00 at 9:00 over a clock change."""
+    zone = ZoneInfo(time_zone)
+
+    def offset(index: int) -> int:
+        at = datetime.fromtimestamp(start + index * step_seconds, tz=UTC).astimezone(zone).utcoffset()
+        return round(at.total_seconds() / step_seconds) if at else 0
+
+    day, half_hour = max(1, round(DAY_SECONDS / step_seconds)), max(1, round(1800 / step_seconds))
+    offsets = np.empty(count, dtype=np.int64)
+    for begin in range(0, count, day):
+        end = min(begin + day, count)
+        offsets[begin:end] = offset(begin)
+        if offset(end) != offsets[begin]:  # the clock changes on this day, on a half hour
+            for part in range(begin, end, half_hour):
+                offsets[part : min(part + half_hour, end)] = offset(part)
+    return offsets
+
+
+def local_day_numbers(start: float, step_seconds: float, offsets: Ints) -> Ints:
+    """Days since the epoch (a Thursday) in local time, for each bin; it belongs to the day in which it begins."""
+    begins = start + (np.arange(len(offsets)) - 1 + offsets) * step_seconds
+    numbers: Ints = np.floor(begins / DAY_SECONDS + 1e-9).astype(np.int64)
+    return numbers

@@ -1,0 +1,32 @@
+"""The models, by name. A new one is a file with `fit` and `paths`, and a line here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from controllers.forecast.history import Floats, History, Ints
+from controllers.forecast.models import last_value, ridge, seasonal_naive
+
+Fit = Callable[[History, str, int], Any]
+Paths = Callable[[Any, History, Ints, int], Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Two pure functions.
+
+    `fit(history, time_zone, steps)`: what is learned from a history, as a value that can be pickled.
+    `paths(learned, history, origins, steps)`: demand per second of the `steps` bins after each of `origins` (indices of
+    the newest bin known), shape (origins, steps), finite and >= 0. It may not look at bins after an origin.
+    """
+
+    fit: Fit
+    paths: Paths
+    needs_seconds: float  # of history, before it says anything
+
+
+MODELS: dict[str, Model] = {
+    "last_value": Model(last_value.fit, last_value.paths, last_value.NEEDS_SECONDS),
+    "seasonal_naive": Model(seasonal_naive.fit, seasonal_naive.paths, seasonal_naive.NEEDS_SECONDS),
+    "ridge": Model(ridge.fit, ridge.paths, ridge.NEEDS_SECONDS),
+}

@@ -1,0 +1,69 @@
+"""What counts as an error, what was known when, and how much of the last hour's error is taken back."""
+
+import math
+
+import numpy as np
+import pytest
+
+from controllers.forecast.backtest import recent_bias, shortfall, spaced, wape, windows
+from controllers.forecast.selection import MAX_CORRECTION, correct, knots
+
+NAN = math.nan
+
+
+def test_a_lower_bound_only_counts_where_the_prediction_lies_below_it() -> None:
+    missed = shortfall(np.array([3.0, 8.0, 8.0]), np.array([5.0, 5.0, 5.0]), np.array([True, True, False]))
+    assert missed.tolist() == [2.0, 0.0, 3.0]
+
+
+def test_wape_leaves_out_the_unknown_and_bears_zeros() -> None:
+    said, came = np.array([[1.0, 1.0], [3.0, 1.0], [9.0, 1.0]]), np.array([[2.0, 0.0], [2.0, 0.0], [NAN, 0.0]])
+    assert wape(said, came, np.zeros((3, 2), dtype=np.bool_), [1, 2]) == {1: 0.5, 2: math.inf}
+
+
+@pytest.mark.parametrize("count", [1, 50, 5000, 40_000])
+def test_origins_visit_every_minute_of_the_hour(count: int) -> None:
+    origins = spaced(0, count)
+    assert len(origins) <= 400
+    assert len(set((origins % 60).tolist())) == min(60, len(origins))
+
+
+WINDOWS = {
+    "the largest of the window": ("peak", [1.0, 5.0, 2.0, 9.0, 9.0], 5.0),
+    "the sum of the window": ("arrivals", [1.0, 5.0, 2.0, 9.0, 9.0], 8.0),
+    "too little known": ("peak", [1.0, NAN, NAN, 9.0, 9.0], NAN),
+}
+
+
+@pytest.mark.parametrize(("kind", "row", "whole"), WINDOWS.values(), ids=WINDOWS)
+def test_windows(kind: str, row: list[float], whole: float) -> None:
+    np.testing.assert_equal(windows(np.array([row]), 1, 3, kind), [whole])
+
+
+def test_a_sum_over_few_gaps_is_scaled_up() -> None:
+    row = np.full((1, 10), 2.0)
+    row[0, 4] = NAN
+    assert windows(row, 1, 10, "arrivals")[0] == pytest.approx(20.0)
+
+
+def test_only_forecasts_that_had_come_due_within_the_memory_are_remembered() -> None:
+    origins = np.array([0, 10, 20, 30])
+    missed = np.array([[1.0], [2.0], [4.0], [8.0]])
+    bias = recent_bias(origins, missed, np.array([5]), np.array([4, 15, 26, 100]), memory=15)
+    # at 4 none is due; at 15 those of 0 and 10; at 26 those of 10 and 20; at 100 all are forgotten
+    assert bias[:, 0].tolist() == [0.0, 1.5, 3.0, 0.0]
+
+
+def test_a_correction_is_bounded_and_never_negative() -> None:
+    path = np.array([[10.0, 0.0]])
+    up, down = (correct(path, 0.3, np.full((1, 2), bias), 0.5) for bias in (50.0, -50.0))
+    assert up[0, 0] == pytest.approx(10.5 * math.exp(MAX_CORRECTION) - 0.5)
+    assert down.min() >= 0
+    np.testing.assert_allclose(correct(path, 0.0, np.full((1, 2), 9.0), 0.5), path)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 14, 70, 1450])
+def test_spreads_are_learned_at_ascending_leads_up_to_the_last(steps: int) -> None:
+    leads = knots(steps)
+    assert leads == sorted(set(leads))
+    assert leads[-1] == steps
