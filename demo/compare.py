@@ -1,11 +1,12 @@
 """Our decide() beside a reactive rule: one simulator, the demand that was recorded, the burst left out.
 
-The forecasts are those that were published at the time, taken from the decision records, so nothing is known too early.
+Each job takes the time that it took, whoever serves it. The forecasts are those that were published at the time, taken
+from the decision records, so nothing is known too early.
 The reactive rule is a HorizontalPodAutoscaler at the best of its targets of 50 to 90 %: of those that take no more
 worker-minutes than ours, the one with the shortest p95 wait.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from controllers.replay.policies import hpa, recorded, tidewise
 from controllers.replay.simulate import Policy, Result, Setting, simulate
 from controllers.scale.decide import Rules
 from controllers.scale.records import Record, RecordError, read
-from demo.recording import ComparisonError, FleetChange, Recording
+from demo.recording import ComparisonError, FleetChange, Job, Recording
 
 TARGETS = [percent / 100 for percent in range(50, 91)]
 FEWEST_JOBS = 100
@@ -24,7 +25,8 @@ FEWEST_JOBS = 100
 def compare(recording: Recording) -> dict[str, Any]:
     """Wait and cost of each policy. Raises ComparisonError if the recording holds too little."""
     records = _records(recording)
-    arrivals = [at for at in recording.arrivals if recording.live_start <= at < recording.normal_end]
+    jobs = sorted({job.id: job for job in recording.jobs if _counts(job, recording)}.values(), key=_enqueued)
+    arrivals, services = [job.enqueued_at for job in jobs], [job.service_seconds for job in jobs]
     service = recording.service_seconds
     if len(arrivals) < FEWEST_JOBS or service is None:
         raise ComparisonError(f"only {len(arrivals)} jobs arrived; a comparison needs {FEWEST_JOBS}")
@@ -39,9 +41,13 @@ def compare(recording: Recording) -> dict[str, Any]:
         replicas=_at(recording.fleet, recording.live_start).ready,
         before=_before(recording),
     )
-    ours = simulate(arrivals, tidewise(rules, service, forecasts), setting)
-    target, theirs = _best_reactive(arrivals, setting, rules, ours)
-    fleet = simulate(arrivals, _as_recorded(recording), replace(setting, interval_seconds=1.0, lead_time_seconds=0.0))
+
+    def run(policy: Policy, setting: Setting) -> Result:
+        return simulate(arrivals, policy, setting, services)
+
+    ours = run(tidewise(rules, service, forecasts), setting)
+    target, theirs = _best_reactive(run, setting, rules, ours)
+    fleet = run(_as_recorded(recording), replace(setting, interval_seconds=1.0, lead_time_seconds=0.0))
     return {
         "simulated": {
             "tidewise": _figures(ours),
@@ -52,15 +58,20 @@ def compare(recording: Recording) -> dict[str, Any]:
     }
 
 
-def _best_reactive(arrivals: list[float], setting: Setting, rules: Rules, ours: Result) -> tuple[float, Result]:
+def _counts(job: Job, recording: Recording) -> bool:
+    return not job.burst and recording.live_start <= job.enqueued_at < recording.normal_end
+
+
+def _enqueued(job: Job) -> float:
+    return job.enqueued_at
+
+
+def _best_reactive(
+    run: Callable[[Policy, Setting], Result], setting: Setting, rules: Rules, ours: Result
+) -> tuple[float, Result]:
     """The target with the shortest p95 wait within our worker-minutes; the cheapest where none is within."""
-    runs = [
-        (
-            target,
-            simulate(arrivals, hpa(target, setting.service_seconds, rules.min_replicas, rules.max_replicas), setting),
-        )
-        for target in TARGETS
-    ]
+    least, most = rules.min_replicas, rules.max_replicas
+    runs = [(target, run(hpa(target, setting.service_seconds, least, most), setting)) for target in TARGETS]
     within = [run for run in runs if run[1].replica_seconds <= ours.replica_seconds]
     if within:
         return min(within, key=lambda run: (run[1].wait_quantile(0.95) or 0.0, run[1].replica_seconds))

@@ -64,8 +64,13 @@ class _Kind(IntEnum):  # at equal times: capacity first, then work, then the pol
     TURN = 3
 
 
-def simulate(arrivals: Sequence[float], policy: Policy, setting: Setting) -> Result:
-    """Runs `arrivals` (Unix seconds, ascending) under `policy`. Jobs left at the end are still served."""
+def simulate(
+    arrivals: Sequence[float], policy: Policy, setting: Setting, services: Sequence[float] | None = None
+) -> Result:
+    """Runs `arrivals` (Unix seconds, ascending) under `policy`. Jobs left at the end are still served.
+
+    `services`: how long each job takes, where that is known; None: `setting.service_seconds` each.
+    """
     fleet = _Fleet(setting)
     waits: list[float] = [0.0] * len(arrivals)
     waiting: deque[int] = deque()
@@ -99,7 +104,7 @@ def simulate(arrivals: Sequence[float], policy: Policy, setting: Setting) -> Res
             job = waiting.popleft()
             waits[job] = now - arrivals[job]
             fleet.busy += 1
-            heapq.heappush(events, (now + setting.service_seconds, _Kind.DONE, job))
+            heapq.heappush(events, (now + (services[job] if services else setting.service_seconds), _Kind.DONE, job))
         if waiting and not events:
             break  # nobody will ever work again: what waits has waited until the end
     for job in waiting:
