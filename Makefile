@@ -3,12 +3,13 @@
 PYTHON ?= python3
 V := .venv/bin
 
-.PHONY: help install demo test check format lock bench clean
+.PHONY: help install demo test check format lock bench tools-kube clean
 help:
 	@echo "make demo    set up and run the main job on real parts (MINUTES=7)"
 	@echo "make test    set up and pass every test"
 	@echo "make check   format, lint, types, layers, rules"
 	@echo "make bench   the benchmarks"
+	@echo "make tools-kube   build a real Kubernetes control plane for the tests, once, without containers (needs Go)"
 
 install: .venv/.installed
 
@@ -26,7 +27,11 @@ demo: install
 	@$(V)/python -m demo $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 test: install
+	@$(V)/python -m testbed.kube build --optional
 	@$(V)/python -m pytest $(ARGS)
+
+tools-kube: install
+	@$(V)/python -m testbed.kube build
 
 check: install
 	$(V)/ruff format --check .

@@ -8,6 +8,8 @@ import pytest
 import redis
 
 from testbed import fetch
+from testbed.kube.fixtures import kube_cluster as kube_cluster
+from testbed.kube.fixtures import kube_namespace as kube_namespace
 from testbed.parts import Prometheus, Redis
 
 

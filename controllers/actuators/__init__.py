@@ -5,9 +5,11 @@ from typing import Any
 
 from controllers.actuators.command import command_actuator
 from controllers.actuators.interface import Actuator, ActuatorError
+from controllers.actuators.kubernetes import kubernetes_actuator
 
 ACTUATORS: dict[str, Callable[[Any], Actuator]] = {
     "command": command_actuator,
+    "kubernetes": kubernetes_actuator,
 }
 
 __all__ = ["ACTUATORS", "Actuator", "ActuatorError"]

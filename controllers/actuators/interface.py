@@ -10,6 +10,10 @@ class ActuatorError(Exception):
     """The target could not be read or told: which, what came back, what to do."""
 
 
+class PermanentError(ActuatorError):
+    """Trying again will not help before a person has changed something: a right, a name, another scaler."""
+
+
 @dataclass(frozen=True)
 class Actuator:
     """Both functions end within the seconds they are given and raise ActuatorError.

@@ -15,6 +15,10 @@ from controllers.domain import Forecast, Horizon, Mode, Reason, Recommendation, 
 from controllers.scale.queueing import Load, Service, Supply, Wanted, at_quantile, backlog_after, smallest
 
 
+# Demand is a rate over the last minute: it tells of half a minute ago, and so does every forecast of it.
+RATE_DELAY_SECONDS = 30.0
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What the user configured for one workload, as far as a decision needs it."""
@@ -298,13 +302,14 @@ def load_of(forecast: Forecast, now: float, demand: Sample | None, rules: Rules)
     Service: the upper path is the `objective` quantile of the largest one-minute demand up to the horizon, for a
     service cannot wait; between two horizons the longer one counts.
     """
-    ahead = [(forecast.made_at + h.seconds - now, h) for h in forecast.horizons]
+    ahead = [(forecast.made_at + h.seconds - RATE_DELAY_SECONDS - now, h) for h in forecast.horizons]
     ahead = [(due, h) for due, h in ahead if due > 0] or [(0.0, forecast.horizons[-1])]
     times, middle = [due for due, _ in ahead], [h.value for _, h in ahead]
     if rules.is_queue:
         ratio = [_upper_ratio(h, rules.objective) for _, h in ahead]
         if demand is not None:
-            times, middle, ratio = [min(demand.at - now, 0.0), *times], [demand.value, *middle], [ratio[0], *ratio]
+            since = min(demand.at - now, 0.0) - RATE_DELAY_SECONDS
+            times, middle, ratio = [since, *times], [demand.value, *middle], [ratio[0], *ratio]
         upper = [m * r for m, r in zip(middle, ratio, strict=True)]
         return Load(tuple(times), tuple(middle), tuple(upper))
     peaks = [at_quantile(h.peak, rules.objective) or h.value for _, h in ahead]

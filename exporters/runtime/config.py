@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 M = TypeVar("M", bound=BaseModel)
 
 # Every section of the file. A process validates the ones it needs; a misspelt section is an error for all of them.
-SECTIONS = ("prometheus", "exporters", "workloads", "forecast", "scale", "budget")
+SECTIONS = ("prometheus", "exporters", "workloads", "forecast", "scale", "budget", "recovery")
 
 
 class ConfigError(Exception):
