@@ -16,6 +16,8 @@ Keeps a fleet of workers ahead of its demand and inside its budget.
 Processes (run until stopped; each serves /metrics)
   forecast   learn a month of demand, publish the next hour with quantiles
   scale      decide the replicas of every workload, and set them where the mode is 'act'
+  budget     keep the ledger: permits, spend, levels ('budget status' and 'budget statement' print tables)
+  recovery   mend declared failures step by step, and page ('recovery status' and 'recovery why TARGET' explain)
 
 Questions
   check      is the configuration right, and does Prometheus have what it names?

@@ -1,7 +1,9 @@
 """The controllers, by name. One folder and one line each; imported only when started."""
 
 CONTROLLERS: dict[str, str] = {
+    "budget": "controllers.budget.run",
     "forecast": "controllers.forecast.run",
+    "recovery": "controllers.recovery.run",
     "scale": "controllers.scale.run",
 }
 

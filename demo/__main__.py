@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from demo.settings import DEFAULT_SEED
+
 ABOUT = """\
 Shows Tidewise at its main job, on this machine, at real speed:
 
@@ -40,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     add("--minutes", type=_minutes, default=7.0, metavar="M", help="length of the live part, 1.5 to 60 (default: 7)")
     add("--start-up", type=_start_up, default=60.0, metavar="S", help="seconds a new worker needs (default: 60)")
     add("--trace", type=Path, metavar="FILE", help="demand of your own as CSV: timestamp,value (default: Azure's)")
-    add("--seed", type=int, default=3, metavar="N", help="of the single arrivals (default: 3)")
+    add("--seed", type=int, default=DEFAULT_SEED, metavar="N", help="of the single arrivals (default: %(default)s)")
     add("--no-burst", dest="burst", action="store_false", help="leave out the burst at the end and its notification")
     add("--folder", type=Path, default=Path(".demo"), metavar="DIR", help="where everything is kept (default: .demo)")
     for part in ("redis", "prometheus", "alertmanager"):

@@ -1,7 +1,8 @@
 """Our decide() beside a reactive rule: one simulator, the demand that was recorded, the burst left out.
 
 Each job takes the time that it took, whoever serves it. The forecasts are those that were published at the time, taken
-from the decision records, so nothing is known too early.
+from the decision records, so nothing is known too early; those made after the burst began saw it, and are left out with
+it. The fleet as it really was is simulated up to the burst, to be held against the waits that were measured until then.
 The reactive rule is a HorizontalPodAutoscaler at the best of its targets of 50 to 90 %: of those that take no more
 worker-minutes than ours, the one with the shortest p95 wait.
 """
@@ -26,14 +27,15 @@ def compare(recording: Recording) -> dict[str, Any]:
     """Wait and cost of each policy. Raises ComparisonError if the recording holds too little."""
     records = _records(recording)
     jobs = sorted({job.id: job for job in recording.jobs if _counts(job, recording)}.values(), key=_enqueued)
+    undisturbed = [job for job in jobs if job.enqueued_at < recording.normal_end]
     arrivals, services = [job.enqueued_at for job in jobs], [job.service_seconds for job in jobs]
     service = recording.service_seconds
     if len(arrivals) < FEWEST_JOBS or service is None:
         raise ComparisonError(f"only {len(arrivals)} jobs arrived; a comparison needs {FEWEST_JOBS}")
-    rules, forecasts = records[-1].rules, _forecasts(records)
+    rules, forecasts = records[-1].rules, _forecasts(records, recording.normal_end)
     setting = Setting(
         start=recording.live_start,
-        end=recording.normal_end,
+        end=recording.live_end,
         interval_seconds=rules.interval_seconds,
         lead_time_seconds=recording.start_up_seconds,
         service_seconds=service,
@@ -47,7 +49,12 @@ def compare(recording: Recording) -> dict[str, Any]:
 
     ours = run(tidewise(rules, service, forecasts), setting)
     target, theirs = _best_reactive(run, setting, rules, ours)
-    fleet = run(_as_recorded(recording), replace(setting, interval_seconds=1.0, lead_time_seconds=0.0))
+    fleet = simulate(
+        [job.enqueued_at for job in undisturbed],
+        _as_recorded(recording),
+        replace(setting, end=recording.normal_end, interval_seconds=1.0, lead_time_seconds=0.0),
+        [job.service_seconds for job in undisturbed],
+    )
     return {
         "simulated": {
             "tidewise": _figures(ours),
@@ -59,7 +66,7 @@ def compare(recording: Recording) -> dict[str, Any]:
 
 
 def _counts(job: Job, recording: Recording) -> bool:
-    return not job.burst and recording.live_start <= job.enqueued_at < recording.normal_end
+    return not job.burst and recording.live_start <= job.enqueued_at < recording.live_end
 
 
 def _enqueued(job: Job) -> float:
@@ -88,9 +95,9 @@ def _records(recording: Recording) -> list[Record]:
     return records
 
 
-def _forecasts(records: list[Record]) -> list[Forecast]:
+def _forecasts(records: list[Record], until: float) -> list[Forecast]:
     made = {record.state.forecast.made_at: record.state.forecast for record in records if record.state.forecast}
-    return [made[at] for at in sorted(made)]
+    return [made[at] for at in sorted(made) if at <= until]
 
 
 def _at(fleet: Sequence[FleetChange], at: float) -> FleetChange:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from controllers.domain import Forecast, Horizon, Mode, Reason, Recommendation, Replicas, Sample
 from controllers.scale.queueing import Load, Service, Supply, Wanted, at_quantile, backlog_after, smallest
 
-
 # Demand is a rate over the last minute: it tells of half a minute ago, and so does every forecast of it.
 RATE_DELAY_SECONDS = 30.0
 
@@ -184,7 +183,8 @@ def _view(state: State, rules: Rules, replicas: Replicas, seconds: float) -> _Vi
     delay = min(delay, rules.data_age_limit_seconds)
     return _View(
         lead=known.high,
-        window=rules.interval_seconds + delay + (known.high - known.median),
+        # until the next decision's replicas: an interval later, on data as late as this, and an interval for the loop
+        window=2 * rules.interval_seconds + delay + (known.high - known.median),
         service=Service(seconds, rules.concurrency),
         wanted=Wanted(
             rules.wait_seconds, rules.objective, max(rules.wait_seconds, known.high + rules.minimum_run_seconds)

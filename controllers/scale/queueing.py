@@ -162,12 +162,15 @@ class Window:
 def is_enough(replicas: int, backlog: float, window: Window, service: Service, wanted: Wanted) -> bool:
     """Whether `replicas`, working from the window's start, keep the service level for everything that arrives in it.
 
-    Three things: they are steady at the highest expected rate; at the upper path no arrival finds more work before it
-    than they serve within wait_seconds; and what is late at the start is gone after drain_seconds.
+    They are steady at the highest expected rate; they serve the upper path's rate, for above it the wait grows until
+    more replicas come, a lead time later; at the upper path no arrival finds more work before it than they serve within
+    wait_seconds; and what is late at the start is gone after drain_seconds.
     """
     if not is_steady(replicas, window.highest, service, wanted):
         return False
     capacity = replicas * service.rate
+    if capacity < max(window.uppers):
+        return False
     on_time = capacity * wanted.wait_seconds + replicas * service.concurrency  # work in hand is not waiting
     late = max(0.0, backlog - on_time)
     if late > 0 and late > (capacity - window.uppers[0]) * wanted.drain_seconds:

@@ -60,7 +60,7 @@ HELD_HIGH = (Recommendation(NOW - 200, 11),)
 # sentence, changes to the steady state, changes to the rules, desired, reasons that must be there
 TABLE: list[tuple[str, dict[str, object], dict[str, object], int | None, set[Reason]]] = [
     ("a steady load keeps what serves it", {}, {}, 11, {Reason.FORECAST}),
-    ("a rise ahead is met before it comes", {"forecast": forecast(28.0)}, {}, 14, {Reason.FORECAST}),
+    ("a rise ahead is met before it comes", {"forecast": forecast(28.0)}, {}, 15, {Reason.FORECAST}),
     (
         "a rise ten minutes away is left for a later decision",
         {"forecast": replace(forecast(20.0), horizons=(*forecast(20.0).horizons[:2], *forecast(40.0).horizons[2:]))},

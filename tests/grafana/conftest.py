@@ -1,0 +1,279 @@
+"""A Prometheus with all of the project's rules and half an hour of everything that Tidewise's processes publish."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+from controllers.check import read
+from controllers.rules import render
+from grafana.queries import Prometheus as Asked
+from testbed.parts import Prometheus, create_blocks
+
+ROOT = Path(__file__).resolve().parents[2]
+STEP, MINUTES = 15, 35
+WORKLOAD, QUEUE = {"workload": "default/video"}, {"system": "redis", "queue": "video-jobs"}
+CONFIG = """\
+workloads:
+  - name: video
+    demand: {queue: video-jobs}
+    target: {command: {get: [replicas], set: [replicas, "{replicas}"]}}
+    replicas: {max: 4}
+    slo: {wait_seconds: 60}
+"""
+Series = tuple[str, dict[str, str], Callable[[float], float]]
+
+
+def steady(value: float) -> Callable[[float], float]:
+    return lambda at: value
+
+
+def rising(per_second: float) -> Callable[[float], float]:
+    return lambda at: per_second * (at % 1e7)  # at % 1e7: far from the precision that a float loses
+
+
+def ago(seconds: float) -> Callable[[float], float]:
+    """A time that many seconds before the sample."""
+    return lambda at: at - seconds
+
+
+def demand(at: float) -> float:
+    return 5 + 2 * math.sin(at / 3600)
+
+
+def exporter_series() -> Iterator[Series]:
+    on = {"job": "tidewise-exporter", "instance": "127.0.0.1:9811"}
+    for state, count in (("ready", 40), ("active", 4), ("failed", 1)):
+        yield "queue_messages", on | QUEUE | {"state": state}, steady(count)
+    yield "queue_oldest_message_age_seconds", on | QUEUE | {"state": "ready"}, steady(75)
+    for name, rate in (("enqueued_total", 5), ("completed_total", 4.5), ("failed_total", 0.1)):
+        yield f"queue_{name}", on | QUEUE, rising(rate)
+    yield "queue_process_seconds_sum", on | QUEUE, rising(4)
+    yield "queue_process_seconds_count", on | QUEUE, rising(4.5)
+    for collector in ("host.cpu", "queue.redis.127.0.0.1:6379/0"):
+        yield "tidewise_exporter_collector_success", on | {"collector": collector}, steady(1)
+        yield "tidewise_exporter_collector_duration_seconds", on | {"collector": collector}, steady(0.002)
+        yield "tidewise_exporter_collector_last_success_timestamp_seconds", on | {"collector": collector}, ago(1)
+    for mode, rate in (("user", 0.4), ("system", 0.1), ("idle", 0.5)):
+        yield "host_cpu_seconds_total", on | {"cpu": "0", "mode": mode}, rising(rate)
+    for resource in ("cpu", "memory", "io"):
+        for kind in ("some", "full"):
+            yield f"host_pressure_{resource}_stalled_seconds_total", on | {"kind": kind}, rising(0.02)
+    for name, size in (("memory_total", 8e9), ("memory_available", 3e9), ("swap_total", 2e9), ("swap_free", 1e9)):
+        yield f"host_{name}_bytes", on, steady(size)
+    for name, rate in (("read_bytes", 1e6), ("written_bytes", 2e6), ("io_time_seconds", 0.3)):
+        yield f"host_disk_{name}_total", on | {"device": "vda"}, rising(rate)
+    for name, size in (("size", 1e11), ("avail", 4e10)):
+        labels = {"device": "/dev/vda1", "fstype": "ext4", "mountpoint": "/"}
+        yield f"host_filesystem_{name}_bytes", on | labels, steady(size)
+    for way in ("receive", "transmit"):
+        for name, rate in (("bytes", 1e5), ("errors", 0), ("drops", 0.01)):
+            yield f"host_network_{way}_{name}_total", on | {"device": "eth0"}, rising(rate)
+    yield "host_cgroup_cpu_throttled_seconds_total", on, rising(0.01)
+    yield "host_cgroup_memory_usage_bytes", on, steady(5e8)
+    yield "host_cgroup_memory_limit_bytes", on, steady(1e9)
+    yield "host_cgroup_oom_kills_total", on, steady(0)
+
+
+def forecast_series() -> Iterator[Series]:
+    on = {"job": "tidewise-forecast", "instance": "127.0.0.1:9812"} | WORKLOAD
+    for horizon in (120, 300, 900, 1800, 3600):
+        ahead = on | {"horizon_seconds": str(horizon)}
+        yield "tidewise_forecast_demand", ahead, lambda at, h=horizon: demand(at + h)
+        for quantile, factor in (("0.1", 0.8), ("0.9", 1.2), ("0.98", 1.4)):
+            of = ahead | {"quantile": quantile}
+            yield "tidewise_forecast_demand_quantile", of, lambda at, h=horizon, f=factor: f * demand(at + h)
+            yield "tidewise_forecast_peak_quantile", of, lambda at, h=horizon, f=factor: f * 7
+            yield "tidewise_forecast_arrivals_quantile", of, lambda at, h=horizon, f=factor: f * 5 * h
+    yield "tidewise_forecast_made_timestamp_seconds", on, ago(20)
+    yield "tidewise_forecast_valid_until_timestamp_seconds", on, ago(-900)
+    yield "tidewise_forecast_gate_open", on, steady(1)
+    yield "tidewise_forecast_widening_ratio", on, steady(1.1)
+    yield "tidewise_forecast_trained_timestamp_seconds", on, ago(600)
+    yield "tidewise_forecast_history_seconds", on, steady(86400 * 20)
+    for name, value in (("model", "ridge"), ("stage", "full"), ("gate", "open")):
+        label = "reason" if name == "gate" else name
+        yield f"tidewise_forecast_{name}_info", on | {label: value}, steady(1)
+    yield "tidewise_forecast_refused", on | {"reason": "history_short"}, steady(1)
+    for model, error in (("ridge", 0.1), ("seasonal_naive", 0.3)):
+        yield "tidewise_forecast_backtest_wape_ratio", on | {"model": model}, steady(error)
+        yield "tidewise_forecast_backtest_skill_ratio", on | {"model": model}, steady(error / 0.3)
+    yield "tidewise_forecast_fit_failures_total", {k: on[k] for k in ("job", "instance")} | {"kind": "crash"}, steady(1)
+
+
+def scale_series() -> Iterator[Series]:
+    process = {"job": "tidewise-scale", "instance": "127.0.0.1:9813"}
+    on = process | WORKLOAD
+    for name, count in (
+        ("wanted", 3),
+        ("ready", 2),
+        ("desired", 4),
+        ("recommended", 5),
+        ("reactive", 3),
+        ("forecast", 5),
+    ):
+        yield f"tidewise_scale_replicas_{name}", on, steady(count)
+    yield "tidewise_scale_service_seconds", on, steady(0.9)
+    yield "tidewise_scale_decision_timestamp_seconds", on, ago(5)
+    for quantile, seconds in (("0.5", 40), ("0.9", 60)):
+        yield "tidewise_scale_lead_time_seconds", on | {"quantile": quantile}, steady(seconds)
+    for reason in ("forecast", "max_replicas", "budget_cap"):
+        yield "tidewise_scale_decision_reason", on | {"reason": reason}, steady(1)
+        yield "tidewise_scale_decisions_total", on | {"reason": reason}, rising(0.2)
+    for result in ("success", "failure"):
+        yield "tidewise_scale_actions_total", on | {"result": result}, rising(0.01)
+    yield "tidewise_source_up", process, steady(1)
+    yield "tidewise_source_errors_total", process | {"kind": "timeout"}, steady(1)
+
+
+def budget_series() -> Iterator[Series]:
+    on = {"job": "tidewise-budget", "instance": "127.0.0.1:9814"}
+    amounts = {
+        "limit": 1.0,
+        "held": 0.02,
+        "committed": 0.1,
+        "spent": 0.6,
+        "remaining": 0.3,
+        "projected": 1.1,
+        "pace": 0.5,
+    }
+    for budget, limit in (("usage", 15000.0), ("total", 24900.0)):
+        for name, share in amounts.items():
+            yield f"tidewise_budget_{name}", on | {"budget": budget, "currency": "KRW"}, steady(limit * share)
+        yield "tidewise_budget_posted", on | {"budget": budget, "currency": "KRW"}, rising(0.01)
+        yield "tidewise_budget_level", on | {"budget": budget}, steady(1)
+        for window in (300, 3600):
+            yield "tidewise_budget_burn_rate", on | {"budget": budget, "window_seconds": str(window)}, steady(1.4)
+    who = {"currency": "KRW", "provider": "google", "model": "gemini", "workload": "default/video"}
+    yield "tidewise_budget_spend", on | who, steady(4000)
+    yield "tidewise_budget_open_holds", on, steady(3)
+    yield "tidewise_budget_permits_total", on | {"result": "allowed", "reason": "granted"}, rising(0.1)
+    yield "tidewise_budget_permits_total", on | {"result": "denied", "reason": "deferred"}, rising(0.02)
+    yield "tidewise_budget_entries_total", on | {"state": "posted"}, rising(0.1)
+    yield "tidewise_budget_ledger_errors_total", on | {"kind": "locked"}, steady(0)
+
+
+def recovery_series() -> Iterator[Series]:
+    process = {"job": "tidewise-recovery", "instance": "127.0.0.1:9815"}
+    on = process | {"target": "workers"}
+    yield "tidewise_recovery_operations", on | {"step": "restart", "state": "acting"}, steady(1)
+    yield "tidewise_recovery_operations", process | {"target": "api", "step": "none", "state": "none"}, steady(0)
+    for health, count in (("healthy", 3), ("sick", 1), ("unknown", 0)):
+        yield "tidewise_recovery_instances", on | {"health": health}, steady(count)
+    yield "tidewise_recovery_decision_reason", on | {"reason": "peers_fine"}, steady(1)
+    yield "tidewise_recovery_attempts", on | {"step": "restart"}, steady(1)
+    yield "tidewise_recovery_actions_total", on | {"remedy": "restart", "result": "done"}, rising(0.001)
+    yield "tidewise_recovery_repair_seconds_sum", on, rising(0.05)
+    yield "tidewise_recovery_repair_seconds_count", on, rising(0.0005)
+    yield "tidewise_recovery_page", on | {"alert": "RecoveryFailed", "reason": "ladder_end"}, steady(1)
+    yield "tidewise_recovery_pages_undelivered", process, steady(0)
+    yield "tidewise_recovery_journal_up", process, steady(1)
+    yield "tidewise_recovery_alerts_total", process | {"result": "accepted"}, rising(0.01)
+
+
+def process_series() -> Iterator[Series]:
+    names = ("exporter", "forecast", "scale", "budget", "recovery")
+    for place, name in enumerate(names):
+        on = {"job": f"tidewise-{name}", "instance": f"127.0.0.1:{9811 + place}"}
+        yield "up", on, steady(1)
+        yield "scrape_duration_seconds", on, steady(0.01)
+        yield "scrape_samples_scraped", on, steady(200)
+        yield "process_cpu_seconds_total", on, rising(0.01)
+        yield "process_resident_memory_bytes", on, steady(6e7)
+        yield "process_open_fds", on, steady(20)
+        yield "process_max_fds", on, steady(1024)
+        yield "process_start_time_seconds", on, lambda at: 1.7e9
+        yield "tidewise_build_info", on | {"version": "0.1.0", "python": "3.11", "process": name}, steady(1)
+        if name != "exporter":
+            loop = on | {"controller": name}
+            yield "tidewise_loop_last_success_timestamp_seconds", loop, ago(3)
+            yield "tidewise_loop_duration_seconds", loop, steady(0.2)
+            yield "tidewise_loop_interval_seconds", loop, steady(15)
+            yield "tidewise_loop_failures_total", loop | {"kind": "TimeoutError"}, steady(1)
+
+
+def published() -> Iterator[Series]:
+    """What the processes publish, as Prometheus stores it."""
+    for family in (
+        exporter_series,
+        forecast_series,
+        scale_series,
+        budget_series,
+        recovery_series,
+        process_series,
+    ):
+        yield from family()
+
+
+def history() -> Iterator[Series]:
+    """What rules recorded long before: a rule does not fill in the past, and some look an hour or a day back."""
+    yield "workload:demand:rate1m", WORKLOAD, demand
+    yield "workload:oldest_age_seconds:max", WORKLOAD, steady(30)
+    yield "workload:failures:ratio_rate5m", WORKLOAD, steady(0.02)
+    yield "workload:replicas:current", WORKLOAD, steady(2)
+    yield "workload:replicas:desired", WORKLOAD, steady(3)  # another one than now: a decision
+    yield "node:cpu_utilization:ratio_rate5m", {"instance": "127.0.0.1:9811"}, steady(0.5)
+    recorded = {"tidewise_forecast_demand": "value", "tidewise_forecast_demand_quantile": "quantile"}
+    for name, labels, value in forecast_series():
+        if name in recorded:
+            kept = {key: text for key, text in labels.items() if key not in ("job", "instance")}
+            yield f"workload:forecast_demand:{recorded[name]}", kept, value
+
+
+def openmetrics(now: float) -> Iterator[str]:
+    for series, seconds, step in ((published(), 60 * MINUTES, STEP), (history(), 26 * 3600, 60)):
+        for name, labels, value in series:
+            inside = ",".join(f'{key}="{text}"' for key, text in labels.items())
+            start = int(now) - seconds
+            for at in range(start, int(now), step):
+                yield f"{name}{{{inside}}} {value(at):.10g} {at}\n"
+    yield "# EOF\n"
+
+
+@pytest.fixture
+def seeded() -> list[tuple[str, set[str]]]:
+    """What is published there: names and their labels, without those that Prometheus adds."""
+    return [(name, set(labels) - {"job", "instance"}) for name, labels, _ in published()]
+
+
+@pytest.fixture(scope="session")
+def answering(parts_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
+    """That Prometheus, as the dashboards ask it, at a moment at which every rule has been evaluated."""
+    folder = tmp_path_factory.mktemp("dashboards")
+    (folder / "tidewise.yaml").write_text(CONFIG)
+    (folder / "workloads.yml").write_text(render(read(folder / "tidewise.yaml")))
+    rules = [str(path) for path in (ROOT / "prometheus" / "rules").glob("*.yml") if path.name != "workloads.yml"]
+    (folder / "samples.txt").write_text("".join(openmetrics(time.time())))
+    config = folder / "prometheus.yml"
+    server = Prometheus(folder / "server", config, root=parts_root)
+    scrape = {"job_name": "prometheus", "static_configs": [{"targets": [f"127.0.0.1:{server.port}"]}]}
+    document = {
+        "global": {"evaluation_interval": "1s", "scrape_interval": "1s"},
+        "rule_files": [*rules, str(folder / "workloads.yml")],
+        "scrape_configs": [scrape],
+    }
+    config.write_text(yaml.safe_dump(document))
+    create_blocks(folder / "samples.txt", server.data_folder, root=parts_root)
+    with server:
+        yield Asked(server.url, _settled(server))
+
+
+def _settled(server: Prometheus) -> float:
+    """Waits until each rule group was evaluated, and Prometheus scraped itself, four times: groups read each other."""
+    series = "prometheus_rule_group_iterations_total"
+    deadline = time.monotonic() + 40
+    while time.monotonic() < deadline:
+        if min(_value(server, series), _value(server, f"count_over_time({series}[1m])")) >= 4:
+            return time.time()
+        time.sleep(0.5)
+    raise TimeoutError(f"the rules were not evaluated within 40 s; {server.log_path}:\n{server.log_tail()}")
+
+
+def _value(server: Prometheus, expr: str) -> float:
+    """The smallest value now; 0 where there is none."""
+    answer = requests.get(f"{server.url}/api/v1/query", params={"query": f"min({expr})"}, timeout=10).json()
+    return min((float(one["value"][1]) for one in answer["data"]["result"]), default=0.0)
