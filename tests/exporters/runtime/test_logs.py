@@ -68,3 +68,15 @@ def test_an_unknown_level_is_refused() -> None:
     with pytest.raises(subprocess.CalledProcessError) as refused:
         lines("'x', 'loud'", "")
     assert "found log level 'loud'; it must be one of debug, info, warning, error" in refused.value.stderr
+
+
+def test_a_full_disk_costs_the_line_and_not_the_work() -> None:
+    program = (
+        "import structlog; from exporters.runtime.logs import configure_logs; configure_logs('scale'); "
+        "[structlog.get_logger().error('decided', n=n) for n in range(3)]; print('went on')"
+    )
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, timeout=30, check=False
+        )
+    assert done.stdout == b"went on\n"
