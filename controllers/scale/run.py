@@ -130,8 +130,12 @@ class Scaler:
         self.published.replace(shown)
 
     def _read(self, tick: Tick) -> tuple[observe.Present, str | None]:
-        """Present demand, forecasts and, once, our own past. Where Prometheus is silent, the last forecasts stay."""
+        """Present demand, forecasts and, once, our own past.
+
+        What was read before Prometheus fell silent counts; the last forecasts stay.
+        """
         workloads = list(self._rules)
+        present = observe.Present()
         try:
             present = observe.read_present(self._source, self._fallbacks, workloads, tick)
             self._forecasts = observe.read_forecasts(self._source, workloads, tick)
@@ -139,12 +143,9 @@ class Scaler:
                 past = observe.read_past(self._source, self._window, self._interval, tick)
                 self._memory = {w: self._with_past(m, past.get(w)) for w, m in self._memory.items()}
                 self._knows_past = True
-        except SourceError as error:
+        except (SourceError, StepError) as error:
             self.published.source_answered(error.kind)
-            return observe.Present(), str(error)
-        except StepError as error:
-            self.published.source_answered(error.kind)
-            return observe.Present(), str(error)
+            return present, str(error)
         self.published.source_answered(None)
         return present, None
 

@@ -29,11 +29,12 @@ class ScriptedSource:
         self.lead: dict[str, float] = {}
         self.warnings: tuple[str, ...] = ()
         self.now = NOW
+        self.silent_about = ""
 
     def contract_at(
         self, names: Sequence[str], fallbacks: Mapping[str, Mapping[str, str]], at: float, deadline_seconds: float
     ) -> dict[str, Reading]:
-        if self.values is None:
+        if self.values is None or self.silent_about in names:
             raise SourceError(Kind.UNREACHABLE, "connection refused")
         return {name: self._reading(name, self.values.get(name)) for name in names}
 
@@ -202,6 +203,16 @@ def test_gone_blind_the_last_valid_forecast_leads_up_and_not_past_its_validity(s
     one.step(tick(111))
     assert len(fleet.told) == count
     assert "forecast_expired" in reasons(one)
+
+
+def test_forecasts_that_cannot_be_read_do_not_take_present_demand_with_them(scaler: Any) -> None:
+    one, source, fleet = scaler(replicas=4)
+    source.values, source.silent_about = PRESENT, "workload:forecast_demand:value"
+    one.step(tick())
+    assert fleet.told
+    assert fleet.told[-1] >= 11
+    assert {"reactive", "forecast_missing"} <= reasons(one)
+    assert shown(one, "source_up") == 0
 
 
 def test_a_part_of_the_data_is_not_the_data(scaler: Any) -> None:
