@@ -312,7 +312,8 @@ def load_of(forecast: Forecast, now: float, demand: Sample | None, rules: Rules)
             times, middle, ratio = [since, *times], [demand.value, *middle], [ratio[0], *ratio]
         upper = [m * r for m, r in zip(middle, ratio, strict=True)]
         return Load(tuple(times), tuple(middle), tuple(upper))
-    peaks = [at_quantile(h.peak, rules.objective) or h.value for _, h in ahead]
+    known = [at_quantile(h.peak, rules.objective) for _, h in ahead]
+    peaks = [h.value if peak is None else peak for peak, (_, h) in zip(known, ahead, strict=True)]
     stairs = [
         (times[i] + nudge, middle[i], peaks[min(i + after, len(peaks) - 1)])
         for i in range(len(times))

@@ -244,6 +244,19 @@ TABLE: list[tuple[str, dict[str, object], dict[str, object], int | None, set[Rea
         {Reason.RATE_LIMIT},
     ),
     (
+        "a service whose foreseen peak is zero needs none, whatever the expected value says",
+        {
+            "demand": Sample(0.0, NOW),
+            "backlog": None,
+            "forecast": replace(
+                forecast(20.0), horizons=tuple(replace(h, peak={0.9: 0.0, 0.98: 0.0}) for h in forecast(20.0).horizons)
+            ),
+        },
+        {"is_queue": False, "min_replicas": 0},
+        0,
+        {Reason.FORECAST},
+    ),
+    (
         "a service is sized for the peak of its window",
         {"backlog": None},
         {"is_queue": False},
