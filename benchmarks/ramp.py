@@ -11,6 +11,7 @@ import math
 import statistics
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=7.0)
     parser.add_argument("--service", type=float, default=0.515, help="seconds a job takes (default: %(default)s)")
     options = parser.parse_args()
-    chosen = Settings(folder=None, minutes=options.minutes)  # type: ignore[arg-type]
+    chosen = Settings(folder=Path("."), minutes=options.minutes)
     demand = trace.prepared(trace.read_azure(), chosen.seconds_before_rise, LIVE_START)
     print("seed   p95 wait s: ours  reactive   worker-min: ours  reactive   target   lead s")
     outcomes = []
