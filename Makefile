@@ -3,10 +3,11 @@
 PYTHON ?= python3
 V := .venv/bin
 
-.PHONY: help install demo test check format lock bench tools-kube clean
+.PHONY: help install demo test acceptance check format lock bench tools-kube clean
 help:
 	@echo "make demo    set up and run the main job on real parts (MINUTES=7)"
 	@echo "make test    set up and pass every test"
+	@echo "make acceptance   the six lines of the definition of done, and what was seen of each"
 	@echo "make check   format, lint, types, layers, rules"
 	@echo "make bench   the benchmarks"
 	@echo "make tools-kube   build a real Kubernetes control plane for the tests, once, without containers (needs Go)"
@@ -29,6 +30,9 @@ demo: install
 test: install
 	@$(V)/python -m testbed.kube build --optional
 	@$(V)/python -m pytest $(ARGS)
+
+acceptance: install
+	@$(V)/python -m pytest tests/acceptance -q --no-header $(ARGS)
 
 tools-kube: install
 	@$(V)/python -m testbed.kube build
