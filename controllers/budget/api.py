@@ -13,7 +13,6 @@ from typing import Any
 import structlog
 
 from controllers.budget import rows
-from controllers.budget.bearer import guard
 from controllers.budget.costing import Costing, time_price
 from controllers.budget.decide import Ask, Decision, Rules, admit, committed, max_new
 from controllers.budget.fx import FxUnknownError
@@ -50,6 +49,7 @@ from controllers.budget.words import (
 )
 from controllers.config import Budget, Config
 from controllers.loop import Route
+from exporters.runtime.bearer import refused
 from exporters.runtime.config import nearest
 from exporters.runtime.endpoint import Request, Response, json_response
 
@@ -81,7 +81,6 @@ class Desk:
         self._ledger = ledger
         self._costing = costing
         self._clock = clock
-        self._guard = guard(budget.token_file)
         self._counting = threading.Lock()
         self._denied: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
@@ -114,10 +113,9 @@ class Desk:
 
     def _guarded(self, route: Route) -> Route:
         def answer(request: Request) -> Response:
-            refused = self._guard(request.headers.get("authorization"))
-            if refused is not None:
-                headers = {"WWW-Authenticate": "Bearer"} if refused.status == 401 else {}
-                return _problem(refused.status, refused.message, headers)
+            refusal = refused(request, self._budget.token_file, "budget.token_file")
+            if refusal is not None:
+                return refusal
             if len(request.body) > BODY_BYTES:
                 return _problem(413, f"the body has {len(request.body)} bytes; at most {BODY_BYTES} are read")
             try:

@@ -14,7 +14,7 @@ from typing import Any
 import requests
 from urllib3.exceptions import HTTPError
 
-from controllers.budget.bearer import TokenError, read_token
+from exporters.runtime.bearer import TokenError, read_token
 
 MAX_BYTES = 1 << 20
 
@@ -115,7 +115,7 @@ class Client:
         """Status and JSON object of an answer that came whole within `seconds`."""
         url, until = self._url + path, time.monotonic() + seconds
         try:
-            token = read_token(self._token_file)
+            token = read_token(self._token_file, "budget.token_file")
             headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
             with self._session.request(
                 method, url, json=body, headers=headers, timeout=seconds, allow_redirects=False, stream=True

@@ -10,7 +10,6 @@ import structlog
 
 from controllers.budget import rows
 from controllers.budget.api import Desk, View
-from controllers.budget.bearer import TokenError, read_token
 from controllers.budget.costing import Costing, costing_of, rules_of
 from controllers.budget.decide import Decision, Pace, decide
 from controllers.budget.fx import FxUnknownError
@@ -22,6 +21,7 @@ from controllers.budget.statement import statement, statement_text, status_text
 from controllers.budget.words import Level, Standing, micro, shown
 from controllers.config import Budget, Config, load
 from controllers.loop import Controller, StepError, Tick, run
+from exporters.runtime.bearer import TokenError, read_token
 from exporters.runtime.config import ConfigError
 
 log = structlog.get_logger()
@@ -121,7 +121,7 @@ class Keeper:
     def _say_if_nobody_can_ask(self) -> None:
         """Without a token every request is refused; /metrics go on, and a token that comes later is read."""
         try:
-            read_token(self._budget.token_file)
+            read_token(self._budget.token_file, "budget.token_file")
             problem = ""
         except TokenError as error:
             problem = str(error)

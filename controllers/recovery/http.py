@@ -9,6 +9,8 @@ from typing import Any
 import requests
 from urllib3.exceptions import HTTPError, NewConnectionError
 
+from exporters.runtime.bearer import TokenError, read_token
+
 MAX_BYTES = 8 * 2**20
 
 
@@ -34,9 +36,9 @@ def exchange(method: str, url: str, seconds: float, body: object = None, token_f
     headers = {"Accept": "application/json"}
     if token_file is not None:
         try:
-            headers["Authorization"] = f"Bearer {token_file.read_text(encoding='utf-8').strip()}"
-        except (OSError, UnicodeDecodeError) as error:
-            raise NeighbourError(f"{token_file}: cannot be read ({error})", may_have_arrived=False) from None
+            headers["Authorization"] = f"Bearer {read_token(token_file, 'replace.token_file')}"
+        except TokenError as error:
+            raise NeighbourError(str(error), may_have_arrived=False) from None
     with requests.Session() as session:
         session.trust_env = False
         try:

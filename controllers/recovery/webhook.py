@@ -14,8 +14,8 @@ import structlog
 from pydantic import BaseModel, Field, ValidationError
 
 from controllers.config.recovery import RecoveryTarget, is_instance
-from controllers.recovery.bearer import refused
 from controllers.recovery.journal import Alert, Journal, JournalError
+from exporters.runtime.bearer import refused
 from exporters.runtime.endpoint import Request, Response, json_response
 
 ALERTS_A_DELIVERY = 1000

@@ -125,7 +125,7 @@ def routes(
     """POST /replace and GET /replace?operation=… for the scaler's endpoint.
 
     `acting`: every workload, and whether the scaler may act on it. `refused`: the answer to a request that has no right
-    to ask (`controllers.recovery.bearer.refused` with a token file). 200 is acknowledged, 404 and 409 are refused for
+    to ask (`exporters.runtime.bearer.refused` with a token file). 200 is acknowledged, 404 and 409 are refused for
     good, 503 was not kept.
     """
 

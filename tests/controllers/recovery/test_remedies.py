@@ -13,11 +13,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from controllers.config.recovery import RecoveryTarget
-from controllers.recovery.bearer import refused
 from controllers.recovery.operation import Result, Step
 from controllers.recovery.remedies import REMEDIES, Ask, Outcome, Remedy
 from controllers.recovery.remedies.restart import run
 from controllers.scale.replacements import Replacements, routes
+from exporters.runtime.bearer import refused
 from exporters.runtime.endpoint import Endpoint
 
 ASK = Ask("workers", "w1", "abc", "abc/replace/1", "default/video")
@@ -118,7 +118,7 @@ class Scaler:
     def __init__(self, folder: Path) -> None:
         self.book = Replacements(folder / "replacements.json")
         self.token = folder / "scaler.token"
-        self.token.write_text("t")
+        self.token.write_text("the-token-of-the-scaler")
         self.now = 1_800_000_000.0
         made = routes(
             self.book,
@@ -157,13 +157,15 @@ def test_the_scaler_acknowledges_and_a_repetition_is_the_same_replacement(scaler
 @pytest.mark.parametrize(
     ("sentence", "ask", "token", "said"),
     [
-        ("a workload it does not have", Ask("t", "w1", "abc", "abc/replace/1", "default/none"), "t", "no workload"),
-        ("a workload in shadow", Ask("t", "w1", "abc", "abc/replace/1", "default/quiet"), "t", "not in mode act"),
-        ("the wrong token", ASK, "other", "bearer token"),
+        ("a workload it does not have", Ask("t", "w1", "abc", "abc/replace/1", "default/none"), None, "no workload"),
+        ("a workload in shadow", Ask("t", "w1", "abc", "abc/replace/1", "default/quiet"), None, "not in mode act"),
+        ("the wrong token", ASK, "another-token-than-that", "send the token of scale.token_file"),
     ],
 )
-def test_the_scaler_refuses(scaler: Scaler, tmp_path: Path, sentence: str, ask: Ask, token: str, said: str) -> None:
-    (tmp_path / "mine").write_text(token)
+def test_the_scaler_refuses(
+    scaler: Scaler, tmp_path: Path, sentence: str, ask: Ask, token: str | None, said: str
+) -> None:
+    (tmp_path / "mine").write_text(token or scaler.token.read_text())
     outcome = scaler.remedy(token_file=str(tmp_path / "mine")).apply(ask, 5)
     assert outcome is not None
     assert outcome.result is Result.REFUSED, sentence
