@@ -19,7 +19,7 @@ from controllers.budget.fx import FxUnknownError
 from controllers.budget.ledger import Ledger
 from controllers.budget.periods import bounds
 from controllers.budget.prices import UnpricedError
-from controllers.budget.replicas import Extra, TimePrice, hold_time, release
+from controllers.budget.replicas import Extra, TimePrice, hold_time, release, withdraw
 from controllers.budget.requests import (
     BODY_BYTES,
     KEPT_DAYS,
@@ -30,6 +30,7 @@ from controllers.budget.requests import (
     Settle,
     Usage,
     Void,
+    Withdraw,
     digest,
     parsed,
 )
@@ -56,6 +57,7 @@ from exporters.runtime.endpoint import Request, Response, json_response
 log = structlog.get_logger()
 PERMITS: Mapping[str, type[Call | Replica]] = {"call": Call, "replica": Replica}
 SETTLEMENTS: Mapping[str, type[Settle | Release]] = {"call": Settle, "replica": Release}
+VOIDS: Mapping[str, type[Void | Withdraw]] = {"call": Void, "replica": Withdraw}
 DAY = 86_400.0
 AHEAD_SECONDS = 300.0  # how far in the future another machine's clock may have seen something happen
 
@@ -230,12 +232,20 @@ class Desk:
         minimum = workload.minimum_run_seconds if workload else 0.0
         entry = self._ledger.write(lambda db, at: release(db, at, asked.workload, asked.instance, minimum), now)
         if entry is None:
-            return json_response({"state": "none", "message": f"{asked.workload}/{asked.instance} has no open hold"})
+            return _no_hold(asked)
         return json_response(self._row(entry) | {"repeated": False})
 
     def _void(self, request: Request) -> Response:
-        asked = parsed(request.body, {"void": Void})
-        return self._booked(self._ledger.void(asked.hold, digest(asked), self._clock()))
+        asked = parsed(request.body, VOIDS)
+        now = self._clock()
+        if isinstance(asked, Withdraw):
+            found = self._ledger.write(lambda db, at: withdraw(db, at, asked.workload, asked.instance, asked.hold), now)
+            return _no_hold(asked) if found is None else self._booked(found)
+        if self._ledger.find(asked.hold).instance:
+            raise BadRequestError(
+                f"hold: {asked.hold} is the hold of a replica; void it with kind, workload, instance, nothing_started"
+            )
+        return self._booked(self._ledger.void(asked.hold, digest(asked), now))
 
     def _usage(self, request: Request) -> Response:
         asked = parsed(request.body, {"usage": Usage})
@@ -327,6 +337,10 @@ class Desk:
                 raise BadRequestError(f"month: {error}") from None
         found = self._ledger.write(lambda db, at: statement(db, month or at.period), self._clock())
         return json_response(as_json(found, self._ledger.currency))
+
+
+def _no_hold(asked: Release | Withdraw) -> Response:
+    return json_response({"state": "none", "message": f"{asked.workload}/{asked.instance} has no open hold"})
 
 
 def _unpriced(message: str) -> Verdict:

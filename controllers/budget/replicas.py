@@ -3,6 +3,7 @@
 An admitted instance holds price x (lead time + minimum run + TTL + grace). Each renewal, once in a TTL, posts the time
 since the last one and holds the next. If renewals stop coming, the hold is what the instance costs until somebody
 notices; it then expires, which posts it in full. A refused renewal leaves the hold as it is: it pays for draining.
+An admission is taken back only on proof that nothing was started by it.
 """
 
 import json
@@ -12,7 +13,16 @@ from dataclasses import dataclass, replace
 from sqlite3 import Connection
 
 from controllers.budget import rows
-from controllers.budget.transitions import GRANTED, bounded, expire, following
+from controllers.budget.transitions import (
+    GRANTED,
+    ConflictError,
+    UnknownHoldError,
+    bounded,
+    close,
+    expire,
+    following,
+    opened,
+)
 from controllers.budget.words import Answer, Cost, Entry, Scope, Standing, State, Verdict
 
 
@@ -75,8 +85,8 @@ def hold_time(
         last = expire(db, last, at.at)
     if not running:
         return _admitted(db, at, Hold(scope, instance, price, price.first_seconds, at.at), admit)
-    # its minimum is behind it, whenever it began
-    hold = Hold(scope, instance, price, price.again_seconds, at.at - price.minimum_seconds)
+    # its minimum is behind it, whenever it began; and it began before this hold, so that nobody can withdraw it
+    hold = Hold(scope, instance, price, price.again_seconds, at.at - max(price.minimum_seconds, 1.0))
     if last is not None and last.until is not None and last.until < at.at:
         gap = _gap(db, at, last, price)
         at = replace(at, posted=at.posted + gap.posted)
@@ -91,6 +101,28 @@ def release(db: Connection, at: Standing, workload: str, instance: str, minimum_
     if at.at >= _end(last):
         return expire(db, last, at.at)
     return _bill(db, last, at.at, max(at.at, (last.started or last.at) + minimum_seconds))
+
+
+def withdraw(db: Connection, at: Standing, workload: str, instance: str, hold_id: str | None) -> Answer | None:
+    """Gives back the admission of an instance that was provably never started; an expired one is trued to nothing.
+
+    None: it has no hold. Raises UnknownHoldError for a `hold_id` that is not this instance's, ConflictError where it
+    was renewed, taken over while it ran, or settled.
+    """
+    if hold_id is None:
+        last = rows.last_of_instance(db, workload, instance)
+        first = rows.chain(db, last.hold_id)[0] if last is not None else None
+        if first is None or first.state is not State.HELD:
+            return None
+    else:
+        first = opened(db, hold_id)[0]
+        if (first.scope.workload, first.instance) != (workload, instance):
+            raise UnknownHoldError(f"{hold_id}: this is no hold of {workload}/{instance}")
+    if first.started is None or first.started < first.at:
+        raise ConflictError(
+            f"{first.hold_id}: {workload}/{instance} ran before this hold; settle it when it has stopped"
+        )
+    return close(db, first.hold_id, "nothing started", Cost(0), at.at, State.VOIDED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,10 @@ def _id(text: str) -> str:
     return text
 
 
-def _proof(nothing_sent: bool) -> bool:
-    if not nothing_sent:
-        raise ValueError("found false; a hold is given back only on proof that nothing was sent")
-    return nothing_sent
+def _proof(nothing: bool) -> bool:
+    if not nothing:
+        raise ValueError("found false; a hold is given back only on proof that nothing was sent or started")
+    return nothing
 
 
 def _label(text: str) -> str:
@@ -45,6 +45,7 @@ HoldId = Annotated[str, Field(min_length=1, max_length=400), AfterValidator(_lab
 Label = Annotated[str, Field(max_length=128), AfterValidator(_label)]
 Named = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_label)]
 Units = Annotated[dict[Unit, Annotated[Decimal, Field(ge=0, le=10**12)]], Field(max_length=20)]
+Proof = Annotated[bool, Field(strict=True), AfterValidator(_proof)]
 Context = Annotated[dict[Label, Label], Field(max_length=5)]
 
 
@@ -105,8 +106,22 @@ class Release(Section):
 class Void(Section):
     """POST /void: give a hold back. `nothing_sent` must be true, and known, not guessed."""
 
+    kind: Literal["call"] = "call"
     hold: HoldId
-    nothing_sent: Annotated[bool, Field(strict=True), AfterValidator(_proof)]
+    nothing_sent: Proof
+
+
+class Withdraw(Section):
+    """POST /void: the target was never told to start this instance. `hold`: only this one, if another was taken since.
+
+    `nothing_started` must be true, and known: an answer of the target that was lost is no proof.
+    """
+
+    kind: Literal["replica"]
+    workload: Named
+    instance: Named
+    nothing_started: Proof
+    hold: HoldId | None = None
 
 
 class Usage(Section):

@@ -175,7 +175,7 @@ def test_without_a_configured_token_file_nobody_is_served_and_metrics_go_on(serv
         ("an id that is too long", "/permit", {"event_id": "a" * 201, **OCR},
          "event_id: found 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...; it must be at most 200"),
         ("no proof", "/void", {"hold": "a", "nothing_sent": False},
-         "nothing_sent: found false; a hold is given back only on proof that nothing was sent"),
+         "nothing_sent: found false; a hold is given back only on proof that nothing was sent or started"),
         ("a guess for a proof", "/void", {"hold": "a", "nothing_sent": "yes"}, "nothing_sent: found 'yes'"),
         ("both units and cost", "/usage", {"event_id": "a", **OCR, "cost": "1 KRW"}, "give either units or cost"),
         ("neither", "/settle", {"hold": "a"}, "give either units or cost"),
@@ -267,6 +267,43 @@ def test_replicas_are_held_renewed_and_released(serve: Serve) -> None:
     assert (status, released["state"], released["amount"]) == (200, "posted", "0.1")
     assert asked.post("/settle", **replica)[1]["state"] == "none"
     assert asked.get("/state")["budgets"]["usage"]["posted"] == "1.1"
+
+
+def test_a_replica_that_provably_never_started_gives_its_hold_back(serve: Serve) -> None:
+    asked = serve()
+    replica = {"kind": "replica", "workload": "default/video", "instance": "0"}
+    hold = asked.post("/permit", **replica)[1]["hold"]
+    status, answer = asked.post("/void", **replica, nothing_started=False)
+    assert (status, answer["error"]) == (
+        400, "nothing_started: found false; a hold is given back only on proof that nothing was sent or started"
+    )  # fmt: skip
+    status, answer = asked.post("/void", hold=hold, nothing_sent=True)  # not as if it were a call
+    assert (status, answer["error"]) == (
+        400,
+        f"hold: {hold} is the hold of a replica; void it with kind, workload, instance, nothing_started",
+    )
+    first = asked.post("/void", **replica, nothing_started=True)
+    assert first == (
+        200,
+        {
+            "hold": hold,
+            "state": "voided",
+            "amount": "0",
+            "currency": "KRW",
+            "period": "2026-11",
+            "repeated": False,
+        },
+    )
+    assert asked.post("/void", **replica, nothing_started=True, hold=hold) == (200, {**first[1], "repeated": True})
+    assert asked.get("/state")["budgets"]["usage"]["held"] == "0"
+    status, answer = asked.post("/void", **{**replica, "instance": "1"}, nothing_started=True)
+    assert (status, answer["state"]) == (200, "none")
+    asked.post("/permit", **replica)
+    asked.clock.at += 300
+    asked.post("/permit", **replica, running=True)
+    status, answer = asked.post("/void", **replica, nothing_started=True)
+    assert status == 409
+    assert answer["error"].endswith("default/video/0 ran before this hold; settle it when it has stopped")
 
 
 def test_the_learned_lead_time_counts_in_the_hold(serve: Serve) -> None:

@@ -12,8 +12,9 @@ from controllers.budget import rows
 from controllers.budget.decide import Ask, Floor, Limit, Rules, admit
 from controllers.budget.ledger import Ledger
 from controllers.budget.periods import bounds
-from controllers.budget.replicas import Extra, TimePrice, hold_time, release
-from controllers.budget.words import MICRO, Answer, BudgetReason, Cost, Level, Scope, Standing, State, Verdict
+from controllers.budget.replicas import Extra, TimePrice, hold_time, release, withdraw
+from controllers.budget.transitions import ConflictError, UnknownHoldError
+from controllers.budget.words import MICRO, Answer, BudgetReason, Cost, Entry, Level, Scope, Standing, State, Verdict
 
 Open = Callable[..., Ledger]
 
@@ -48,9 +49,17 @@ class Fleet:
         minimum = self.price.minimum_seconds
         self.ledger.write(lambda db, at: release(db, at, NAME, instance, minimum), NOW + seconds)
 
+    def withdraw(self, seconds: float, hold: str | None = None, instance: str = "0") -> Answer | None:
+        return self.ledger.write(lambda db, at: withdraw(db, at, NAME, instance, hold), NOW + seconds)
+
     def totals(self, seconds: float = 0) -> tuple[float, float]:
         at = self.ledger.standing(NOW + seconds)
         return at.posted / MICRO, at.held / MICRO
+
+
+def rows_of(fleet: Fleet) -> list[Entry]:
+    hold_id = fleet.ledger.read(lambda db: db.execute("SELECT hold_id FROM entry ORDER BY id LIMIT 1").fetchone()[0])
+    return fleet.ledger.read(lambda db: rows.chain(db, hold_id))
 
 
 @pytest.fixture
@@ -200,6 +209,62 @@ def test_a_renewal_over_midnight_posts_to_the_old_month_and_holds_in_the_new_one
         lambda db: db.execute("SELECT posted, held FROM period_total WHERE period = '2026-11'").fetchone()
     )
     assert old == (100 * MICRO, 0)
+
+
+def test_what_was_provably_never_started_is_given_back_once(fleet: Fleet) -> None:
+    fleet.ask(0)
+    first, again = fleet.withdraw(10), fleet.withdraw(20)
+    assert first is not None
+    assert again is not None
+    assert first.entry is not None
+    assert (first.entry.state, again.entry, again.repeated) == (State.VOIDED, first.entry, True)
+    assert fleet.totals(20) == (0, 0)
+    assert not fleet.ask(30).repeated  # the slot is free for another try
+    assert fleet.totals(30) == (0, FIRST)
+
+
+def test_proof_that_comes_after_the_expiry_takes_the_posted_hold_back(fleet: Fleet) -> None:
+    fleet.ask(0)
+    fleet.ledger.expire(NOW + FIRST)
+    answer = fleet.withdraw(FIRST + 60)
+    assert answer is not None
+    assert answer.entry is not None
+    assert answer.entry.state is State.TRUED
+    assert fleet.totals(FIRST + 60) == (0, 0)
+
+
+def test_a_void_that_comes_late_does_not_free_the_next_hold_of_its_slot(fleet: Fleet) -> None:
+    first, _, _ = fleet.ask(0).entry, fleet.withdraw(10), fleet.ask(20)
+    assert first is not None
+    late = fleet.withdraw(30, first.hold_id)
+    assert late is not None
+    assert late.repeated
+    assert fleet.totals(30) == (0, FIRST)
+
+
+@pytest.mark.parametrize("sentence", ["it was renewed", "it was taken over while it ran", "it was released"])
+def test_what_has_run_cannot_be_voided(open_ledger: Open, sentence: str) -> None:
+    price = TimePrice(WON_A_SECOND.hourly, 40.0, 0.0, 100.0, 200.0)
+    fleet = Fleet(open_ledger(), price=price)
+    fleet.ask(0, running="taken over" in sentence)
+    if sentence == "it was renewed":
+        fleet.ask(100, running=True)
+    if sentence == "it was released":
+        fleet.stop(50)
+    before = fleet.totals(110)
+    for hold in (None, rows_of(fleet)[0].hold_id):
+        with pytest.raises(ConflictError):
+            fleet.withdraw(110, hold)
+    assert fleet.totals(110) == before
+
+
+def test_no_hold_and_the_hold_of_another(fleet: Fleet) -> None:
+    assert fleet.withdraw(0) is None
+    entry = fleet.ask(0).entry
+    assert entry is not None
+    with pytest.raises(UnknownHoldError, match=r"this is no hold of default/video/1"):
+        fleet.withdraw(1, entry.hold_id, "1")
+    assert fleet.totals(1) == (0, FIRST)
 
 
 def test_a_later_price_does_not_reprice_what_is_held(fleet: Fleet) -> None:
