@@ -127,7 +127,7 @@ def test_killed_while_an_alert_is_delivered_it_never_said_yes_and_takes_it_again
     process: Any, document: Any, workers: Any, tmp_path: Path, moment: str
 ) -> None:
     port = free_port()
-    (tmp_path / "token").write_text("t")
+    (tmp_path / "token").write_text("the-token-of-alertmanager")
     section = {**FAST, "token_file": str(tmp_path / "token"), "listen": [f"127.0.0.1:{port}"]}
     config = document(section=section)
     workers.hung.add("w2")
@@ -137,7 +137,12 @@ def test_killed_while_an_alert_is_delivered_it_never_said_yes_and_takes_it_again
     def deliver() -> tuple[int, dict[str, int]]:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
-            connection.request("POST", "/alerts", json.dumps({"alerts": [alert]}), {"Authorization": "Bearer t"})
+            connection.request(
+                "POST",
+                "/alerts",
+                json.dumps({"alerts": [alert]}),
+                {"Authorization": "Bearer the-token-of-alertmanager"},
+            )
             response = connection.getresponse()
             return response.status, dict(json.loads(response.read()))
         finally:

@@ -99,7 +99,7 @@ def get(port: int, path: str) -> str:
 def test_a_worker_killed_and_a_worker_that_hangs_are_both_mended_and_people_are_told(
     process: Any, fleet: Fleet, parts_root: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "token").write_text("a-token")
+    (tmp_path / "token").write_text("the-token-of-alertmanager")
     port = free_port()
     rules = textwrap.dedent("""
         groups:
