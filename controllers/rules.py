@@ -69,6 +69,7 @@ SCALE = {
     "workload:replicas:desired": "max by (workload) (tidewise_scale_replicas_desired{})",
     "workload:replicas:recommended": "max by (workload) (tidewise_scale_replicas_recommended{})",
     "workload:lead_time_seconds:quantile": "max by (workload, quantile) (tidewise_scale_lead_time_seconds{})",
+    "workload:scaling_reason:bool": "max by (workload, reason) (tidewise_scale_decision_reason{})",
 }
 
 # prometheus/rules/forecast.yml has the due forecasts of these; other horizons are added to the generated file.
@@ -171,6 +172,7 @@ def _constants(workload: Workload, config: Config) -> list[tuple[str, str]]:
     """What is configured, as series: alerts and dashboards compare with it."""
     return [
         ("workload:replicas:max", f"vector({workload.replicas.max})"),
+        ("workload:concurrency:max", f"vector({workload.capacity.concurrency})"),
         ("workload:slo_wait_seconds:max", f"vector({workload.slo.wait_seconds:g})"),
         ("workload:data_age_limit_seconds:max", f"vector({config.scale.data_age_limit_seconds:g})"),
     ]
