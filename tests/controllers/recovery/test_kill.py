@@ -9,15 +9,19 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from controllers.recovery.book import Entry, Kind
 from controllers.recovery.journal import JournalError, read_journal
-from controllers.recovery.operation import Reason, Result
+from controllers.recovery.operation import Reason, Result, Step
+from controllers.scale.replacements import Replacement, Replacements, routes
+from exporters.runtime.bearer import refused
+from exporters.runtime.endpoint import Endpoint, Request, Response
 from testbed.parts import free_port
 
 # At a hundredth of the ordinary pace: the order of things is what is tested.
@@ -185,3 +189,70 @@ def test_a_disk_that_fills_up_stops_it_pages_and_nothing_is_forgotten(
     until(lambda: taken_over_and_done(tmp_path))
     assert process.stop() == 0
     assert workers.restarted() == ["w2"]
+
+
+# replace: between recovery and the scaler
+
+VIDEO = "default/video"
+
+
+class Scaler:
+    """The scaler's routes on a real endpoint; `asked` are the requests that came with the right token."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "replacements.json"
+        self.token = folder / "scaler.token"
+        self.token.write_text("the-token-of-the-scaler\n")
+        self.asked: list[str] = []
+        made = routes(Replacements(self.file), {VIDEO: True}, self._refused)
+        self.endpoint = Endpoint(["127.0.0.1:0"], CollectorRegistry(), process="scale", ready=lambda: None, routes=made)
+        self.endpoint.start()
+        self.url = f"http://{self.endpoint.addresses[0]}"
+
+    def _refused(self, request: Request) -> Response | None:
+        refusal = refused(request, self.token, "scale.token_file")
+        if refusal is None:
+            self.asked.append(request.method)
+        return refusal
+
+    def kept(self) -> tuple[Replacement, ...]:
+        """The replacements on its disk that are in force."""
+        return Replacements(self.file).active(VIDEO, time.time())
+
+
+@pytest.fixture
+def scaler(tmp_path: Path) -> Iterator[Scaler]:
+    one = Scaler(tmp_path)
+    yield one
+    one.endpoint.stop()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("write", ["reserved", "check", "outcome"])
+def test_a_replacement_is_asked_for_once_whenever_recovery_is_killed(
+    process: Any, document: Callable[..., Any], workers: Any, scaler: Scaler, tmp_path: Path, write: str, moment: str
+) -> None:
+    replace = {"url": scaler.url, "token_file": str(scaler.token), "mode": "act"}
+    config = document(section=FAST, **FAST_TARGET, workload=VIDEO, restart=None, replace=replace)
+    workers.hung.add("w2")
+    process.start(config, tmp_path, TIDEWISE_KILL_AT=f"{write}:{moment}")
+    assert process.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
+    answered_before = scaler.asked.copy()
+    process.start(config, tmp_path)
+    until(lambda: bool(scaler.kept()))
+    workers.lost.add("w2")  # the scaler has replaced it
+    until(lambda: taken_over_and_done(tmp_path))
+    assert process.stop() == 0
+    (operation,) = read_journal(tmp_path / "journal.db")[1].operations.values()
+    assert operation.closed_for is Reason.RECOVERED
+    assert {attempt.step for attempt in operation.attempts} == {Step.REPLACE}
+    # a reserved attempt that was never sent counts: the scaler says that it never heard of it, and the next one is made
+    lost = f"{write}:{moment}" in ("reserved:after", "check:before", "check:after")
+    assert [a.result for a in operation.attempts] == ([Result.UNREACHABLE] if lost else []) + [Result.DONE]
+    (one,) = scaler.kept()
+    assert (one.instance, one.operation) == ("w2", f"{operation.id}/replace/{2 if lost else 1}")
+    assert scaler.asked.count("POST") == 1
+    assert scaler.asked.count("GET") == (1 if lost or f"{write}:{moment}" == "outcome:before" else 0)
+    if f"{write}:{moment}" == "outcome:before":  # acknowledged, and killed before that was written down
+        assert answered_before == ["POST"]
+        assert operation.attempts[-1].detail == "acknowledged, as the scaler says"
