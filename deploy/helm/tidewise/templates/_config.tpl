@@ -1,0 +1,73 @@
+{{- /*
+tidewise.yaml: what `config` says, and where it says nothing, what only the chart knows. As YAML.
+*/ -}}
+{{- define "tidewise.config" -}}
+{{- $values := .Values -}}
+{{- $full := include "tidewise.fullname" . -}}
+{{- $state := "/var/lib/tidewise" -}}
+{{- $url := required "prometheus.url is missing: where Prometheus is reached from the cluster, such as http://prometheus.monitoring:9090" $values.prometheus.url -}}
+{{- $token := dict -}}
+{{- range $name, $secret := $values.tokens -}}
+{{- if $secret.existingSecret -}}
+{{- $_ := set $token $name (printf "/etc/tidewise/secrets/token-%s/token" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- $config := deepCopy $values.config -}}
+{{- $known := dict
+      "prometheus" (dict "url" $url)
+      "exporters" (dict "listen" (list "0.0.0.0:9811"))
+      "forecast" (dict "listen" (list "0.0.0.0:9812"))
+      "scale" (dict
+        "listen" (list "0.0.0.0:9813")
+        "records" (printf "%s/decisions" $state)
+        "replacements" (printf "%s/replacements.json" $state)) -}}
+{{- if $token.prometheus -}}{{- $_ := set $known.prometheus "bearer_file" $token.prometheus -}}{{- end -}}
+{{- if $token.scale -}}{{- $_ := set $known.scale "token_file" $token.scale -}}{{- end -}}
+{{- if $values.scale.lease.enabled -}}
+{{- $_ := set $known.scale "lease" (dict "name" (printf "%s-scale" $full) "namespace" .Release.Namespace "duration_seconds" (int $values.scale.lease.durationSeconds)) -}}
+{{- end -}}
+{{- if $values.exporters.host.enabled -}}
+{{- $_ := set $known.exporters "host" (dict "proc" "/host/proc" "root" "/host" "cgroup" "/sys/fs/cgroup") -}}
+{{- end -}}
+{{- if $config.budget -}}
+{{- $budget := dict "listen" (list "0.0.0.0:9814") "ledger" (printf "%s/ledger.sqlite" $state) -}}
+{{- if $values.budget.enabled -}}{{- $_ := set $budget "url" (printf "http://%s-budget:9814" $full) -}}{{- end -}}
+{{- if $token.budget -}}{{- $_ := set $budget "token_file" $token.budget -}}{{- end -}}
+{{- $_ := set $known "budget" $budget -}}
+{{- end -}}
+{{- if $config.recovery -}}
+{{- $recovery := dict "listen" (list "0.0.0.0:9815") "journal" (printf "%s/recovery.db" $state) -}}
+{{- if $token.recovery -}}{{- $_ := set $recovery "token_file" $token.recovery -}}{{- end -}}
+{{- $_ := set $known "recovery" $recovery -}}
+{{- range $target := $config.recovery.targets -}}
+{{- if and $target.replace $values.scale.enabled -}}
+{{- $replace := dict "url" (printf "http://%s-scale:9813" $full) -}}
+{{- if $token.scale -}}{{- $_ := set $replace "token_file" $token.scale -}}{{- end -}}
+{{- $_ := set $target "replace" (merge $target.replace $replace) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (merge $config $known) -}}
+{{- end -}}
+
+{{- /* What cannot be, although each value alone is right. */ -}}
+{{- define "tidewise.validate" -}}
+{{- if and .Values.budget.enabled (not .Values.config.budget) -}}
+{{- fail "budget.enabled: there is no config.budget; give its total, for example config.budget.total: 24900 KRW" -}}
+{{- end -}}
+{{- if and .Values.recovery.enabled (not (and .Values.config.recovery .Values.config.recovery.targets)) -}}
+{{- fail "recovery.enabled: there are no config.recovery.targets; docs/recovery.md shows a first one" -}}
+{{- end -}}
+{{- if and .Values.exporters.queue.enabled (not (and .Values.config.exporters .Values.config.exporters.queue)) -}}
+{{- fail "exporters.queue.enabled: there is no config.exporters.queue; name the queues to watch" -}}
+{{- end -}}
+{{- if and (gt (int .Values.scale.replicas) 1) (not .Values.scale.lease.enabled) -}}
+{{- fail "scale.replicas: more than one without scale.lease.enabled; two scalers on one target need one that acts" -}}
+{{- end -}}
+{{- if and (gt (int .Values.scale.replicas) 1) .Values.scale.persistence.enabled -}}
+{{- fail "scale.persistence.enabled: its volume belongs to one pod; run one replica, or let records be lost with their pod" -}}
+{{- end -}}
+{{- if and .Values.rbac.namespaces (eq .Values.rbac.scope "cluster") -}}
+{{- fail "rbac.namespaces: found with rbac.scope cluster; a ClusterRole holds everywhere, take one of the two out" -}}
+{{- end -}}
+{{- end -}}

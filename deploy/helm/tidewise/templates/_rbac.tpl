@@ -1,0 +1,73 @@
+{{- /*
+Workloads that the scaler reaches by its ServiceAccount, as YAML: items: [{name, namespace, resource, object, act}].
+*/ -}}
+{{- define "tidewise.targets" -}}
+{{- $items := list -}}
+{{- $values := .Values -}}
+{{- range $workload := .Values.config.workloads -}}
+{{- $target := $workload.target.kubernetes -}}
+{{- if and $target (not $target.kubeconfig) -}}
+{{- $namespace := $target.namespace | default "default" -}}
+{{- if and (eq $values.rbac.scope "namespace") $values.rbac.namespaces (not (has $namespace $values.rbac.namespaces)) -}}
+{{- fail (printf "config.workloads: %s: its target is in the namespace '%s', which is not in rbac.namespaces; add it there" $workload.name $namespace) -}}
+{{- end -}}
+{{- $item := dict "name" $workload.name "namespace" $namespace "act" (eq ($workload.mode | default "shadow") "act") -}}
+{{- if $target.deployment -}}
+{{- $_ := set $item "resource" "deployments/scale" -}}
+{{- $_ := set $item "object" $target.deployment -}}
+{{- else if $target.statefulset -}}
+{{- $_ := set $item "resource" "statefulsets/scale" -}}
+{{- $_ := set $item "object" $target.statefulset -}}
+{{- else if and $values.rbac.create (not $values.rbac.extraRules) -}}
+{{- fail (printf "config.workloads: %s: for a generic target give rbac.extraRules the right on its scale, such as {apiGroups: [argoproj.io], resources: [rollouts/scale], verbs: [get, update]}" $workload.name) -}}
+{{- end -}}
+{{- $items = append $items $item -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml (dict "items" $items) -}}
+{{- end -}}
+
+{{- /*
+Rules for some of them: (dict "items" list "named" bool "extra" list). Named: only on the objects that are named. To set
+a number, and to see who else sets it, only where a workload acts.
+*/ -}}
+{{- define "tidewise.rules" -}}
+{{- $acts := false -}}
+{{- $named := .named -}}
+{{- $groups := dict -}}
+{{- range $item := .items -}}
+{{- if $item.act -}}{{- $acts = true -}}{{- end -}}
+{{- if $item.resource -}}
+{{- $key := printf "%s %s" $item.resource (ternary "act" "read" $item.act) -}}
+{{- $_ := set $groups $key (append (get $groups $key | default list) $item.object) -}}
+{{- end -}}
+{{- end -}}
+{{- if $named }}
+{{- range $key, $objects := $groups }}
+{{- $parts := splitList " " $key }}
+- apiGroups: [apps]
+  resources: [{{ first $parts }}]
+  resourceNames: {{ $objects | uniq | sortAlpha | toJson }}
+  verbs: {{ ternary "[get, update]" "[get]" (eq (last $parts) "act") }}
+{{- end }}
+{{- else }}
+- apiGroups: [apps]
+  resources: [deployments/scale, statefulsets/scale]
+  verbs: {{ ternary "[get, update]" "[get]" $acts }}
+{{- end }}
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list]
+{{- if $acts }}
+# Another scaler of the same object would undo what this one does, so it looks for one before it sets a number.
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [list]
+- apiGroups: [keda.sh]
+  resources: [scaledobjects]
+  verbs: [list]
+{{- end }}
+{{- with .extra }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
