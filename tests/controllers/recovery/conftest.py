@@ -72,7 +72,7 @@ class FakeAlertmanager:
         self.silences: list[dict[str, Any]] = []
         self.muted: list[dict[str, Any]] = []
         self.posted: list[dict[str, Any]] = []
-        self.mode = "well"  # well | down
+        self.mode = "well"  # well | down | deaf (it tells silences and takes no alert)
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -84,7 +84,7 @@ class FakeAlertmanager:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 if fake.mode == "well":
                     fake.posted += body
-                self._answer(503 if fake.mode == "down" else 200, None)
+                self._answer(200 if fake.mode == "well" else 503, None)
 
             def _answer(self, status: int, value: object) -> None:
                 body = json.dumps(value).encode()
