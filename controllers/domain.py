@@ -42,12 +42,20 @@ class Reason(StrEnum):
     MAX_REPLICAS = "max_replicas"
     RATE_LIMIT = "rate_limit"
     STABILIZATION = "stabilization"
+    REPLACEMENT = "replacement"  # one more while an instance is being replaced
+    # money
+    BUDGET_CAP = "budget_cap"  # the ledger would not admit more
+    BUDGET_DRAIN = "budget_drain"  # the ledger refused to pay on for some that run
+    BUDGET_UNREACHABLE = "budget_unreachable"  # the ledger is silent: nothing grows, nothing is ended
+    BUDGET_LOST = "budget_lost"  # it has been silent for longer than its grace: back to the minimum
     # how it was carried out
     SHADOW = "shadow"
     RECOMMEND = "recommend"
     APPLIED = "applied"
     ALREADY_THERE = "already_there"
     ACTION_FAILED = "action_failed"
+    PERMIT_REFUSED = "permit_refused"  # the ledger held money for fewer than were decided, or for none
+    NOT_LEADER = "not_leader"  # another replica of the scaler acts
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +108,32 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """What the target has. `wanted` is what it was last told; ready + pending need not equal it while it drains."""
+    """What the target has. `wanted` is what it was last told; ready + pending need not equal it while it drains.
+
+    `draining`: told to end and not ended yet, beyond `wanted`; 0 as well where the target does not tell.
+    """
 
     wanted: int
     ready: int
     pending: tuple[Pending, ...] = ()
+    draining: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What the ledger says about one priced workload. A workload without a price has none of it.
+
+    `paid`: of the replicas that run, those that may stay. `refused`: those whose renewal it refused; some go at once,
+    and what is held for them may then pay for the others.
+    `max_new`: how many more it would admit; None while it is silent.
+    `silent_seconds`: since when it has not answered; beyond `grace_seconds` it counts as lost.
+    """
+
+    paid: int
+    refused: int
+    max_new: int | None
+    silent_seconds: float
+    grace_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

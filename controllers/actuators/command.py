@@ -5,6 +5,7 @@ Argument lists, never a shell. `apply` reads back: a program that exits 0 and di
 
 import json
 import os
+import re
 import signal
 import subprocess
 
@@ -13,6 +14,7 @@ from controllers.config import CommandTarget
 from controllers.domain import Replicas
 
 OUTPUT_LIMIT_BYTES = 64 * 1024
+_PLACEHOLDER = re.compile(r"\{replicas\}|\{victims\}")  # in one pass: an instance's name is never read as one
 
 
 def command_actuator(target: CommandTarget) -> Actuator:
@@ -21,9 +23,10 @@ def command_actuator(target: CommandTarget) -> Actuator:
     def read_replicas(seconds: float) -> Replicas:
         return parsed(_run(target.get, min(seconds, target.timeout_seconds)), target.get)
 
-    def apply(replicas: int, seconds: float) -> None:
+    def apply(replicas: int, seconds: float, victims: tuple[str, ...] = ()) -> None:
         seconds = min(seconds, target.timeout_seconds)
-        argv = [argument.replace("{replicas}", str(replicas)) for argument in target.set]
+        filled = {"{replicas}": str(replicas), "{victims}": ",".join(victims)}
+        argv = [_PLACEHOLDER.sub(lambda found: filled[found[0]], argument) for argument in target.set]
         _run(argv, seconds)
         told = read_replicas(seconds).wanted
         if told != replicas:
@@ -36,9 +39,13 @@ def command_actuator(target: CommandTarget) -> Actuator:
 
 
 def parsed(output: str, argv: list[str]) -> Replicas:
-    """A number, or JSON with `replicas` (wanted) and `ready` (working); without `ready` all count as working."""
+    """A number, or JSON with `replicas` (wanted), `ready` (working) and `draining` (told to end, not ended yet).
+
+    Without `ready` all count as working, without `draining` none is on its way out.
+    """
     wanted: object
     ready: object
+    draining: object = 0
     try:
         answer = json.loads(output)
     except json.JSONDecodeError:
@@ -46,14 +53,15 @@ def parsed(output: str, argv: list[str]) -> Replicas:
     if isinstance(answer, dict):
         wanted = answer.get("replicas")
         ready = answer.get("ready", wanted)
+        draining = answer.get("draining", 0)
     else:
         wanted = ready = answer
-    if not (_is_count(wanted) and _is_count(ready)):
+    if not (_is_count(wanted) and _is_count(ready) and _is_count(draining)):
         raise ActuatorError(
             f"{' '.join(argv)}: printed {output.strip()[:80]!r}; "
             'it must print a number or {"replicas": wanted, "ready": working}'
         )
-    return Replicas(wanted=int(str(wanted)), ready=int(str(ready)))
+    return Replicas(wanted=int(str(wanted)), ready=int(str(ready)), draining=int(str(draining)))
 
 
 def _is_count(value: object) -> bool:

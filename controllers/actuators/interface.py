@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from controllers.domain import Replicas
 
@@ -14,13 +15,19 @@ class PermanentError(ActuatorError):
     """Trying again will not help before a person has changed something: a right, a name, another scaler."""
 
 
+class Apply(Protocol):
+    """Tells an absolute number. `victims`: instances that a smaller number takes first, where they are there."""
+
+    def __call__(self, replicas: int, seconds: float, victims: tuple[str, ...] = ()) -> None: ...
+
+
 @dataclass(frozen=True)
 class Actuator:
     """Both functions end within the seconds they are given and raise ActuatorError.
 
     `read_replicas(seconds)`: what the target was last told and how many of those work (pending ones have no age yet).
-    `apply(replicas, seconds)`: an absolute number; telling the same number again changes nothing.
+    `apply(replicas, seconds, victims)`: an absolute number; telling the same number again changes nothing.
     """
 
     read_replicas: Callable[[float], Replicas]
-    apply: Callable[[int, float], None]
+    apply: Apply

@@ -16,6 +16,7 @@ from controllers.kubernetes_api import Api, ApiError, Json, Place, group_path
 
 # While pods start, an object's status changes several times a second, and its version each time.
 ATTEMPTS = 5
+DELETION_COST, CHEAPEST = "controller.kubernetes.io/pod-deletion-cost", "-2147483648"
 WRITE_SHARE = 0.6  # of the deadline; the rest is for reading back what became of it
 
 
@@ -55,16 +56,20 @@ class _Scaled:
         until = self._until(seconds)
         try:
             scale = self._seen = self._read(until)
-            return Replicas(wanted=scale.wanted, ready=self._ready(scale, until))
+            pods = self._pods(scale, until)
+            leaving = sum(1 for pod in pods if is_leaving(pod))
+            return Replicas(wanted=scale.wanted, ready=sum(map(is_ready, pods)), draining=leaving)
         except ApiError as error:
             raise _for_actuator(error) from None
 
-    def apply(self, replicas: int, seconds: float) -> None:
+    def apply(self, replicas: int, seconds: float, victims: tuple[str, ...] = ()) -> None:
         until = self._until(seconds)
         try:
             seen = self._seen or self._read(until)
             self._seen = None  # what it is now comes out of what follows; after a failure it is read anew
             self._refuse_beside_others(until)
+            if replicas < seen.wanted:
+                self._mark(victims, until)
             self._seen = self._set(seen, replicas, until)
         except ApiError as error:
             raise _for_actuator(error) from None
@@ -118,15 +123,24 @@ class _Scaled:
         place = self._at(until)
         return parsed(self._api.read(place, until), place)
 
-    def _ready(self, scale: Scale, until: float) -> int:
-        """Pods that work: ready, and not on their way out."""
+    def _mark(self, victims: tuple[str, ...], until: float) -> None:
+        """Of pods alike, a ReplicaSet ends the one whose deletion costs least. One that is gone needs no mark."""
+        for pod in victims:
+            place = Place("v1", self._target.namespace, "pods", pod)
+            try:
+                self._api.patch(place, {"metadata": {"annotations": {DELETION_COST: CHEAPEST}}}, until)
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+
+    def _pods(self, scale: Scale, until: float) -> list[Json]:
+        """The pods of the object's selector."""
         if not scale.selector:
             raise PermanentError(
                 f"{self._at(until)}: its scale names no selector, so its pods cannot be counted; "
                 "set labelSelectorPath in the scale subresource of its CustomResourceDefinition"
             )
-        pods = self._api.items(Place("v1", self._target.namespace, "pods"), until, labelSelector=scale.selector)
-        return sum(map(is_ready, pods))
+        return self._api.items(Place("v1", self._target.namespace, "pods"), until, labelSelector=scale.selector)
 
     def _refuse_another(self, seen: Scale, found: Scale) -> None:
         if found.uid != seen.uid:
@@ -197,10 +211,15 @@ def parsed(body: Json, place: Place) -> Scale:
 
 def is_ready(pod: Json) -> bool:
     """Whether the pod counts as working: ready, and not on its way out."""
-    if (pod.get("metadata") or {}).get("deletionTimestamp"):
+    if is_leaving(pod):
         return False
     conditions = (pod.get("status") or {}).get("conditions") or []
     return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
+
+
+def is_leaving(pod: Json) -> bool:
+    """Whether the pod was told to end: no capacity any more, and still paid for."""
+    return bool((pod.get("metadata") or {}).get("deletionTimestamp"))
 
 
 def _same_object(reference: Json | None, target: tuple[str, str, str]) -> bool:

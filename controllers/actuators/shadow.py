@@ -8,5 +8,5 @@ def in_shadow(actuator: Actuator) -> Actuator:
     return Actuator(read_replicas=actuator.read_replicas, apply=_touch_nothing)
 
 
-def _touch_nothing(replicas: int, seconds: float) -> None:
-    del replicas, seconds
+def _touch_nothing(replicas: int, seconds: float, victims: tuple[str, ...] = ()) -> None:
+    del replicas, seconds, victims

@@ -5,18 +5,16 @@ RefusedError: the ledger said no; of a renewal that is a drain notice, and the h
 """
 
 import json
-import time
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import requests
-from urllib3.exceptions import HTTPError
 
+from controllers.sources.answer import SourceError
+from controllers.sources.transport import Transport
 from exporters.runtime.bearer import TokenError, read_token
-
-MAX_BYTES = 1 << 20
 
 
 class UnreachableError(Exception):
@@ -50,13 +48,14 @@ class Held:
 
 
 class Client:
-    """Talks to `budget.url`. One connection is kept; for one thread. The token is read at each request."""
+    """Talks to `budget.url`. The connection is kept. The token is read at each request."""
 
     def __init__(self, url: str, token_file: Path | None) -> None:
         self._url = url.rstrip("/")
         self._token_file = token_file
         self._session = requests.Session()
         self._session.trust_env = False  # neither a proxy nor a .netrc may see or replace the token
+        self._transport = Transport(self._session)
 
     def close(self) -> None:
         """Ends the connection."""
@@ -100,6 +99,15 @@ class Client:
         if status != 200:
             raise UnreachableError(f"{self._url}/settle: {status} {answer.get('error', '')}")
 
+    def void(self, workload: str, instance: str, seconds: float) -> None:
+        """Of an instance that provably never started: nothing is due. Safe to repeat. Raises UnreachableError."""
+        body = {"kind": "replica", "workload": workload, "instance": instance, "nothing_started": True}
+        status, answer = self._ask("POST", "/void", body, seconds)
+        if status == 409:  # part of its time is billed already: what is left ends as a replica's does
+            self.release(workload, instance, seconds)
+        elif status not in (200, 404):
+            raise UnreachableError(f"{self._url}/void: {status} {answer.get('error', '')}")
+
     def _permit(self, body: dict[str, Any], seconds: float) -> Held:
         status, answer = self._ask("POST", "/permit", body, seconds)
         if status == 402:
@@ -113,23 +121,16 @@ class Client:
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None, seconds: float) -> tuple[int, dict[str, Any]]:
         """Status and JSON object of an answer that came whole within `seconds`."""
-        url, until = self._url + path, time.monotonic() + seconds
+        url = self._url + path
         try:
             token = read_token(self._token_file, "budget.token_file")
             headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
-            with self._session.request(
-                method, url, json=body, headers=headers, timeout=seconds, allow_redirects=False, stream=True
-            ) as response:
-                text = bytearray()
-                while piece := response.raw.read1(65536):  # what is there; read() would wait for all of it
-                    text += piece
-                    if len(text) > MAX_BYTES or time.monotonic() > until:
-                        raise UnreachableError(f"{url}: no complete answer within {seconds:.1f} s")
-                answer = json.loads(text)
+            reply = self._transport.request(method, url, headers, max(0.001, seconds), json=body)
+            answer = json.loads(reply.body)
         except TokenError as error:
             raise UnreachableError(str(error)) from None
-        except (OSError, HTTPError, ValueError) as error:  # requests' errors are OSErrors; ValueError: no JSON
-            raise UnreachableError(f"{url}: {error}") from None
+        except (SourceError, ValueError) as error:  # ValueError: no JSON
+            raise UnreachableError(str(error) if isinstance(error, SourceError) else f"{url}: {error}") from None
         if not isinstance(answer, dict):
             raise UnreachableError(f"{url}: the answer is no JSON object")
-        return response.status_code, answer
+        return reply.status, answer

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from controllers.config.values import Count, HttpUrl, Number, distinct
+from controllers.config.workloads import Lease
 from exporters.runtime.config import ListenAddress, Section
 
 
@@ -60,10 +61,17 @@ class ForecastSection(Section):
 
 
 class ScaleSection(Section):
-    """`tidewise scale`: how often it decides, when data is too old, where decision records are kept."""
+    """`tidewise scale`: how often it decides, when data is too old, where decision records are kept.
+
+    `token_file`: the bearer token of whoever may ask for a replacement; without it nobody may. `lease`: where several
+    run, the Kubernetes Lease by which one of them acts.
+    """
 
     listen: list[ListenAddress] = ["127.0.0.1:9813"]
     interval_seconds: Annotated[Number, Field(ge=1)] = 15.0
     data_age_limit_seconds: Annotated[Number, Field(gt=0)] = 120.0
     records: Path = Path(".tidewise/decisions")
     record_every_seconds: Annotated[Number, Field(ge=0)] = 600.0  # 0: every decision, not only changes
+    token_file: Path | None = None
+    replacements: Path = Path(".tidewise/replacements.json")
+    lease: Lease | None = None

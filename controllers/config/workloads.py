@@ -29,8 +29,9 @@ class Demand(Section):
 class CommandTarget(Section):
     """Replicas asked for and set by programs of the user's own; argv lists, never a shell.
 
-    `get` prints either a number or JSON: {"replicas": wanted, "ready": working}. One of the arguments of `set` holds
-    `{replicas}`; `set` is told an absolute number and may be told the same number again.
+    `get` prints either a number or JSON: {"replicas": wanted, "ready": working, "draining": told to end and still
+    there}. One of the arguments of `set` holds `{replicas}`; `set` is told an absolute number and may be told the same
+    number again. An argument with `{victims}` gets the instances, joined by commas, that a smaller number takes first.
     """
 
     get: Annotated[list[str], Field(min_length=1)]

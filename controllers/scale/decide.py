@@ -1,7 +1,7 @@
 """How many replicas a workload should have now: state and rules in, decision out. No client, clock, environment or log.
 
     present demand ─┬─▶ reactive answer ─┐
-    forecast ───────┴─▶ forecast answer ─┴─▶ min/max ─▶ rate limits ─▶ stabilisation ─▶ desired
+    forecast ───────┴─▶ forecast answer ─┴─▶ min/max ─▶ rate limits ─▶ stabilisation ─▶ money ─▶ replacements ─▶ desired
 
 The window that a decision covers is [L, L + D): L from asking for a replica to its first work, D until the next
 decision's replicas could be there. Scale-in must also hold over [0, L + minimum run), or the replica would be asked for
@@ -11,7 +11,8 @@ again before it had saved anything.
 import math
 from dataclasses import dataclass, replace
 
-from controllers.domain import Forecast, Horizon, Mode, Reason, Recommendation, Replicas, Sample
+from controllers.domain import Forecast, Horizon, Mode, Money, Reason, Recommendation, Replicas, Sample
+from controllers.scale.affordable import affordable
 from controllers.scale.queueing import Load, Service, Supply, Wanted, at_quantile, backlog_after, smallest
 
 # Demand is a rate over the last minute: it tells of half a minute ago, and so does every forecast of it.
@@ -62,6 +63,9 @@ class State:
     recommendations: tuple[Recommendation, ...] = ()  # before stabilisation, oldest first
     wanted: tuple[Recommendation, ...] = ()  # what the target was told, oldest first
     known_since: float | None = None  # from when on both histories are whole; None: never
+    money: Money | None = None  # None: it has no price, so money does not bind it
+    replacing: int = 0  # instances being replaced: so many more than were decided
+    surge: int = 0  # how many of them the target's number holds already
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +102,19 @@ def decide(state: State, rules: Rules) -> Decision:
     """The replicas that `rules` want in `state`. Missing data holds the present number and says so."""
     if state.replicas is None:
         return Decision(rules.workload, state.now, None, None, None, None, None, None, (Reason.TARGET_UNKNOWN,))
+    replicas = replace(state.replicas, wanted=max(0, state.replicas.wanted - state.surge))
+    decision = _paid(_needed(state, rules, replicas), state, rules)
+    return _replacing(decision, state, state.replicas.wanted)
+
+
+def _needed(state: State, rules: Rules, replicas: Replicas) -> Decision:
+    """What the work needs, whatever it costs, beside what is there for replacements."""
     held = Decision(
         rules.workload,
         state.now,
-        state.replicas.wanted,
-        state.replicas.wanted,
-        state.replicas.ready,
+        replicas.wanted,
+        replicas.wanted,
+        replicas.ready,
         None,
         None,
         None,
@@ -113,7 +124,7 @@ def decide(state: State, rules: Rules) -> Decision:
     missing = unknown(state, rules)
     if seconds is None:
         return replace(held, reasons=(*((missing,) if missing else ()), Reason.CAPACITY_UNKNOWN, Reason.HOLD))
-    view = _view(state, rules, state.replicas, seconds)
+    view = _view(state, rules, replicas, seconds)
     held = replace(held, lead_seconds=view.lead, window_seconds=view.window, service_seconds=seconds)
     forecast, doubt = usable(state.forecast, state.now)
     if missing is None and state.demand is not None:
@@ -268,6 +279,27 @@ def _finish(decision: Decision, state: State, rules: Rules) -> Decision:
     desired = number if blind else bounded(number)
     reasons = dict.fromkeys((*decision.reasons, *(change.reason for change in changes)))
     return replace(decision, recommended=recommended, desired=desired, reasons=tuple(reasons), changes=tuple(changes))
+
+
+def _paid(decision: Decision, state: State, rules: Rules) -> Decision:
+    """Money last: it takes from the number, and never adds."""
+    if state.money is None or decision.desired is None or decision.current is None:
+        return decision
+    reason, number = affordable(decision.desired, decision.current, state.money, rules.min_replicas)
+    return decision if reason is None else _changed(decision, reason, number)
+
+
+def _replacing(decision: Decision, state: State, told: int) -> Decision:
+    """Replacements on top: each has its victim's place and money, so neither a maximum nor a price binds it."""
+    decision = replace(decision, current=told)
+    if not state.replacing or decision.desired is None:
+        return decision
+    return _changed(decision, Reason.REPLACEMENT, decision.desired + state.replacing)
+
+
+def _changed(decision: Decision, reason: Reason, number: int) -> Decision:
+    change = Changed(reason, decision.desired or 0, number)
+    return replace(decision, desired=number, reasons=(*decision.reasons, reason), changes=(*decision.changes, change))
 
 
 def rate_limited(number: int, current: int, state: State, rules: Rules) -> int:

@@ -3,14 +3,14 @@
 import html
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from controllers.domain import Reason
-from controllers.scale.decide import Decision, LeadTime
+from controllers.scale.decide import Decision, LeadTime, decide
 from controllers.scale.records import Record
 
 
@@ -23,6 +23,15 @@ class Shown:
     problem: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Of the process as a whole. None: it seeks no lease; nothing has a price."""
+
+    leads: bool | None = None
+    ledger_silent_seconds: float | None = None
+    ledger_problem: str | None = None
+
+
 class Published(Collector):
     """Collects from the last whole step; a workload that left the configuration leaves the page."""
 
@@ -30,18 +39,22 @@ class Published(Collector):
         self._shown: dict[str, Shown] = {}
         self._decisions: Counter[tuple[str, str]] = Counter()
         self._actions: Counter[tuple[str, str]] = Counter()
+        self._refused: Counter[str] = Counter()
         self._source_errors: Counter[str] = Counter()
         self._source_up: bool | None = None
+        self._standing = Standing()
 
-    def replace(self, shown: dict[str, Shown]) -> None:
+    def replace(self, shown: dict[str, Shown], standing: Standing = Standing()) -> None:
         """Takes the outcome of a step."""
         for workload, one in shown.items():
             for reason in one.record.decision.reasons:
                 self._decisions[workload, reason.value] += 1
             outcome = one.record.outcome
-            if outcome in (Reason.APPLIED, Reason.ACTION_FAILED):
-                self._actions[workload, "success" if outcome is Reason.APPLIED else "failure"] += 1
-        self._shown = shown
+            if one.record.told is not None or outcome is Reason.ACTION_FAILED:
+                self._actions[workload, "failure" if outcome is Reason.ACTION_FAILED else "success"] += 1
+            if outcome is Reason.PERMIT_REFUSED:
+                self._refused[workload] += 1
+        self._shown, self._standing = shown, standing
 
     def source_answered(self, error_kind: str | None) -> None:
         """Whether Prometheus answered in this step; the kind of error if not."""
@@ -73,7 +86,43 @@ class Published(Collector):
             for result in ("success", "failure"):
                 actions.add_metric([workload, result], self._actions[workload, result])
         yield actions
+        yield from self._money(shown)
         yield from self._source()
+
+    def _money(self, shown: dict[str, Shown]) -> Iterator[Metric]:
+        """Only of workloads with a price: what the ledger pays for, and what money took away."""
+        for name, text, value in _MONEY:
+            family = GaugeMetricFamily(f"tidewise_scale_{name}", text, labels=["workload"])
+            for workload, one in shown.items():
+                number = value(one.record)
+                if number is not None:
+                    family.add_metric([workload], number)
+            yield family
+        refused = CounterMetricFamily(
+            "tidewise_scale_permits_refused",
+            "Decisions that were carried out in part or not at all, because the ledger refused to hold the money.",
+            labels=["workload"],
+        )
+        for workload, one in shown.items():
+            if one.record.state.money is not None:
+                refused.add_metric([workload], self._refused[workload])
+        yield refused
+        standing = self._standing
+        if standing.ledger_silent_seconds is not None:
+            yield GaugeMetricFamily(
+                "tidewise_scale_ledger_up",
+                "Whether the ledger answered in the last step.",
+                value=float(standing.ledger_problem is None),
+            )
+            yield GaugeMetricFamily(
+                "tidewise_scale_ledger_silent_seconds",
+                "Since when the ledger has not answered; 0 while it does.",
+                value=standing.ledger_silent_seconds,
+            )
+        if standing.leads is not None:
+            yield GaugeMetricFamily(
+                "tidewise_scale_leader", "Whether this process holds the lease and acts.", value=float(standing.leads)
+            )
 
     def _lead_times(self, shown: dict[str, Shown]) -> Iterator[Metric]:
         family = GaugeMetricFamily(
@@ -130,7 +179,9 @@ class Published(Collector):
         head = "".join(
             f"<th>{title}</th>" for title in ("workload", "mode", "wanted", "ready", "desired", "reasons", "problem")
         )
-        return f"<table><tr>{head}</tr>{''.join(rows)}</table>" if rows else "<p>No decision yet.</p>"
+        ledger = self._standing.ledger_problem
+        said = f"<p>The ledger does not answer: {html.escape(ledger)}</p>" if ledger else ""
+        return f"<table><tr>{head}</tr>{''.join(rows)}</table>{said}" if rows else "<p>No decision yet.</p>"
 
 
 _GAUGES: tuple[tuple[str, str, Callable[[Decision], float | None]], ...] = (
@@ -142,6 +193,35 @@ _GAUGES: tuple[tuple[str, str, Callable[[Decision], float | None]], ...] = (
     ("replicas_forecast", "What the forecast would ask for.", lambda d: d.forecast),
     ("service_seconds", "Mean time one piece of work takes, as used.", lambda d: d.service_seconds),
     ("decision_timestamp_seconds", "When the last decision was made.", lambda d: d.at),
+)
+
+
+_MONEY: tuple[tuple[str, str, Callable[[Record], float | None]], ...] = (
+    (
+        "replicas_unbudgeted",
+        "What the decision would have come to without the budget.",
+        lambda r: None if r.state.money is None else decide(replace(r.state, money=None), r.rules).desired,
+    ),
+    (
+        "replicas_paid",
+        "Replicas that the ledger holds money for.",
+        lambda r: None if r.state.money is None or r.state.money.max_new is None else r.state.money.paid,
+    ),
+    (
+        "replicas_refused",
+        "Replicas that the ledger will not pay on for.",
+        lambda r: None if r.state.money is None else r.state.money.refused,
+    ),
+    (
+        "replicas_allowed",
+        "How many more replicas the ledger would admit.",
+        lambda r: None if r.state.money is None else r.state.money.max_new,
+    ),
+    (
+        "replacements",
+        "Instances that are being replaced: so many more than were decided.",
+        lambda r: r.state.replacing,
+    ),
 )
 
 

@@ -19,13 +19,17 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`outcome`: how the decision was carried out; `detail`: the actuator's words where it failed."""
+    """`outcome`: how the decision was carried out; `detail`: the words of whoever prevented it, where somebody did.
+
+    `told`: the number that the target heard; None: it heard none.
+    """
 
     state: State
     rules: Rules
     decision: Decision
     outcome: Reason
     detail: str | None = None
+    told: int | None = None
     version: int = VERSION
 
 

@@ -1,16 +1,17 @@
 """Acknowledged replacements: what others asked the scaler to replace, until when, and what that means for a number.
 
 Recovery asks; the scaler, the one writer of capacity, answers when it is on the disk. An operation asked for twice is
-one replacement. While it lasts (its ttl), the workload may have one replica more than its maximum, and that one is told
-on top of what was decided: the victim does no work, and its replacement must not be the first to go.
+one replacement. It comes first and the victim goes afterwards: one replica more than was decided, even at the maximum,
+until the new one works, at the longest for its ttl; then the number as before, and the victim is named as the first to
+go. The victim's slot and its money pass to the replacement.
 """
 
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -20,23 +21,29 @@ from exporters.runtime.endpoint import Request, Response, json_response
 MOST_AT_ONCE = 2  # of one workload
 KEPT_SECONDS = 86_400.0  # after its end: so long can the outcome of an operation be asked for
 SKEW_SECONDS = 60.0
+NAMED_SECONDS = 600.0  # after its end a victim is still the first to go, should the number have been held meanwhile
 
 Route = Callable[[Request], Response]
 
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """`instance` is to be replaced; asked for by `operation`, in force within [accepted_at, until)."""
+    """`instance` is to be replaced; asked for by `operation`, in force within [accepted_at, until).
+
+    `surging`: the target's number holds one for it, as far as is known. `works`: its replacement does, so it is over.
+    """
 
     workload: str
     instance: str
     operation: str
     accepted_at: float
     until: float
+    surging: bool = False
+    works: bool = False
 
     def in_force(self, now: float) -> bool:
         """A clock that was set back a little does not end it."""
-        return self.accepted_at - SKEW_SECONDS <= now < self.until
+        return not self.works and self.accepted_at - SKEW_SECONDS <= now < self.until
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault
@@ -92,19 +99,57 @@ class Replacements:
         with self._lock:
             return self._active(workload, now)
 
+    def victims(self, workload: str, now: float) -> tuple[str, ...]:
+        """The instances that a smaller number takes before all others; it never takes a replacement instead."""
+        with self._lock:
+            return tuple(
+                one.instance
+                for one in self._by_operation.values()
+                if one.workload == workload and one.accepted_at - SKEW_SECONDS <= now < one.until + NAMED_SECONDS
+            )
+
+    def surging(self, workload: str) -> tuple[Replacement, ...]:
+        """Those for which the target's number holds one."""
+        with self._lock:
+            return tuple(one for one in self._by_operation.values() if one.workload == workload and one.surging)
+
+    def note(self, changed: Iterable[Replacement]) -> None:
+        """Keeps these as they are now; before the target is told, so that its number is read rightly after a kill.
+
+        Raises ReplacementError.
+        """
+        fresh = {one.operation: one for one in changed}
+        with self._lock:
+            if all(self._by_operation.get(operation) == one for operation, one in fresh.items()):
+                return
+            kept = {**self._by_operation, **fresh}
+            _write(self._path, list(kept.values()))
+            self._by_operation = kept
+
     def _active(self, workload: str, now: float) -> tuple[Replacement, ...]:
         found = [one for one in self._by_operation.values() if one.workload == workload and one.in_force(now)]
         return tuple(sorted(found, key=lambda one: one.accepted_at))
 
 
-def with_replacements(desired: int, most: int, active: int) -> int:
-    """The number to tell: one more for each replacement in force, so at most `most` + `active`."""
-    return min(desired, most) + active
+def as_told(active: Iterable[Replacement], surging: Iterable[Replacement]) -> tuple[Replacement, ...]:
+    """What changes once the target is told one more for each active one, and no more for the others."""
+    wanted = {one.operation: replace(one, surging=True) for one in active}
+    over = [replace(one, surging=False) for one in surging if one.operation not in wanted]
+    return (*wanted.values(), *over)
 
 
-def victims(active: tuple[Replacement, ...]) -> tuple[str, ...]:
-    """The instances that a scale-in takes before all others; it never takes a replacement instead."""
-    return tuple(one.instance for one in active)
+def worked(active: Iterable[Replacement], ready: int, told: int, now: float, lead_seconds: float) -> list[Replacement]:
+    """Those whose replacement works by now.
+
+    All that were told do; or, where the victim counts as one that does not, all but the victims after a lead time.
+    """
+    surging = [one for one in active if one.surging]
+    if not surging:
+        return []
+    if ready >= told:
+        return [replace(one, works=True) for one in surging]
+    late = [one for one in surging if now - one.accepted_at > lead_seconds]
+    return [replace(one, works=True) for one in late] if ready >= told - len(surging) else []
 
 
 class _Asked(BaseModel):

@@ -1,24 +1,30 @@
 """`tidewise scale`: observe, decide, apply, once every interval, for every workload of the configuration."""
 
 import argparse
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
 from controllers.actuators import ACTUATORS, Actuator, ActuatorError
 from controllers.actuators.shadow import in_shadow
-from controllers.config import Config, Workload, load
-from controllers.domain import Forecast, Mode, Reason, Replicas
+from controllers.budget.client import Client
+from controllers.config import Config, ConfigError, Workload, load
+from controllers.domain import Forecast, Mode, Money, Reason, Replicas
+from controllers.leases import Leader
 from controllers.loop import Controller, StepError, Tick, run
 from controllers.rules import expressions
 from controllers.scale import observe
 from controllers.scale.decide import Decision, Rules, State, decide
 from controllers.scale.memory import Memory, asked, decided, saw
-from controllers.scale.publish import Published, Shown
+from controllers.scale.publish import Published, Shown, Standing
+from controllers.scale.purse import Purse, exists
 from controllers.scale.records import Record, RecordError, Records
+from controllers.scale.replacements import Replacement, ReplacementError, Replacements, as_told, routes, worked
 from controllers.sources.prometheus import Source, SourceError
+from exporters.runtime import bearer
+from exporters.runtime.endpoint import Request, Response, json_response
 
 log = structlog.get_logger()
 
@@ -37,17 +43,52 @@ def main(argv: list[str]) -> int:
 
 
 def build(config: Config, source: Source) -> Controller:
-    """The controller for the loop."""
-    scaler = Scaler(config, source, {w.identity: actuator_of(w) for w in config.workloads})
+    """The controller for the loop. Raises ConfigError for a file of replacements that cannot be read."""
+    deadline_seconds = max(20.0, 2 * config.scale.interval_seconds)
+    try:
+        book = Replacements(config.scale.replacements)
+    except ReplacementError as error:
+        raise ConfigError([str(error)]) from None
+    leader = Leader(config.scale.lease, silence_seconds=3 * deadline_seconds) if config.scale.lease else None
+    purse = purse_of(config)
+    actuators = {w.identity: actuator_of(w) for w in config.workloads}
+    scaler = Scaler(config, source, actuators, purse, book, leader)
+
+    def refused(request: Request) -> Response | None:
+        answer = bearer.refused(request, config.scale.token_file, "scale.token_file")
+        if answer is None and not scaler.may_act():
+            return json_response({"error": "another replica of the scaler acts; ask that one"}, 503)
+        return answer
+
+    def close() -> None:
+        if leader is not None:
+            leader.stop()
+        if purse is not None:
+            purse.close()
+
+    if leader is not None:
+        leader.start()
     return Controller(
         name="scale",
         interval_seconds=config.scale.interval_seconds,
         listen=config.scale.listen,
         step=scaler.step,
         collectors=[scaler.published],
+        routes=routes(book, {w.identity: w.mode is Mode.ACT for w in config.workloads}, refused),
         landing=scaler.published.landing,
-        deadline_seconds=max(20.0, 2 * config.scale.interval_seconds),
+        close=close,
+        deadline_seconds=deadline_seconds,
     )
+
+
+def purse_of(config: Config) -> Purse | None:
+    """The way to the ledger; None where nothing has a price, or there is no budget that it counts against."""
+    budget = config.budget
+    if budget is None or not any(w.price for w in config.workloads):
+        return None
+    hold = budget.replica_hold
+    grace_seconds = hold.ttl_seconds + hold.grace_seconds  # so long is what was held last paid for
+    return Purse(Client(budget.url, budget.token_file), hold.ttl_seconds, grace_seconds)
 
 
 def actuator_of(workload: Workload) -> Actuator:
@@ -79,13 +120,34 @@ def rules_of(workload: Workload, config: Config) -> Rules:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a decision was carried out. `told`: the number that the target heard; None: none."""
+
+    reason: Reason
+    told: int | None = None
+    detail: str | None = None
+
+
 class Scaler:
     """The state between two steps, and the step itself."""
 
-    def __init__(self, config: Config, source: Source, actuators: Mapping[str, Actuator]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        source: Source,
+        actuators: Mapping[str, Actuator],
+        purse: Purse | None = None,
+        book: Replacements | None = None,
+        leader: Leader | None = None,
+    ) -> None:
         self.published = Published()
         self._source = source
         self._actuators = actuators
+        self._purse = purse
+        self._book = book
+        self._leader = leader
+        self._priced = frozenset(w.identity for w in config.workloads if w.price is not None)
         self._rules = {w.identity: rules_of(w, config) for w in config.workloads}
         self._fallbacks = expressions(config)
         self._records = Records(config.scale.records, config.scale.record_every_seconds)
@@ -96,38 +158,90 @@ class Scaler:
         self._forecasts: dict[str, Forecast] = {}
         self._said: dict[str, str] = {}
 
+    def may_act(self) -> bool:
+        """Whether this process may touch targets and ledger now."""
+        return self._leader is None or self._leader.may_act()
+
     def step(self, tick: Tick) -> None:
         """Observes all workloads, decides each, carries out what may be carried out."""
         present, problem = self._read(tick)
         targets = observe.read_targets(self._actuators, tick)
+        replicas = {workload: self._replicas(workload, targets[workload], tick) for workload in self._rules}
+        money = self._money(replicas, tick)
         shown: dict[str, Shown] = {}
         for workload, rules in self._rules.items():
-            replicas = self._replicas(workload, targets[workload], tick)
-            memory = self._memory[workload]
-            if workload in present.service_seconds:
-                memory = replace(memory, service_seconds=present.service_seconds[workload])
-                self._memory[workload] = memory
-            state = State(
-                now=tick.now,
-                demand=present.demand.get(workload),
-                backlog=present.backlog.get(workload),
-                service_seconds=memory.service_seconds,
-                lead_time=memory.lead_time(),
-                replicas=replicas,
-                forecast=self._forecasts.get(workload),
-                recommendations=memory.recommendations,
-                wanted=memory.wanted,
-                known_since=memory.known_since,
-            )
+            state = self._state(workload, present, replicas[workload], money.get(workload), tick)
             decision = decide(state, rules)
-            outcome, detail = self._carry_out(decision, rules, tick)
-            self._remember(decision, outcome)
-            record = Record(state, rules, decision, outcome, detail)
-            why = detail or problem or present.problems.get(workload) or _text(targets[workload])
+            outcome = self._carry_out(decision, state, rules, tick)
+            self._remember(decision, outcome.told)
+            record = Record(state, rules, decision, outcome.reason, outcome.detail, outcome.told)
+            refusal = self._purse.refusals.get(workload) if self._purse else None
+            why = outcome.detail or problem or present.problems.get(workload) or _text(targets[workload]) or refusal
             self._record(record)
             self._tell(record, why)
             shown[workload] = Shown(record, self._memory[workload].lead_time(), why)
-        self.published.replace(shown)
+        leads = None if self._leader is None else self._leader.may_act()
+        silent = None if self._purse is None else self._purse.silent_seconds
+        problem = None if self._purse is None else self._purse.problem
+        self.published.replace(shown, Standing(leads, silent, problem))
+        if self._leader is not None:
+            self._leader.worked()
+
+    def _state(
+        self, workload: str, present: observe.Present, replicas: Replicas | None, money: Money | None, tick: Tick
+    ) -> State:
+        memory = self._memory[workload]
+        if workload in present.service_seconds:
+            memory = replace(memory, service_seconds=present.service_seconds[workload])
+            self._memory[workload] = memory
+        return State(
+            now=tick.now,
+            demand=present.demand.get(workload),
+            backlog=present.backlog.get(workload),
+            service_seconds=memory.service_seconds,
+            lead_time=memory.lead_time(),
+            replicas=replicas,
+            forecast=self._forecasts.get(workload),
+            recommendations=memory.recommendations,
+            wanted=memory.wanted,
+            known_since=memory.known_since,
+            money=money,
+            replacing=len(self._replacing(workload, replicas, tick)),
+            surge=self._surge(workload),
+        )
+
+    def _surge(self, workload: str) -> int:
+        return len(self._book.surging(workload)) if self._book else 0
+
+    def _replacing(self, workload: str, replicas: Replicas | None, tick: Tick) -> tuple[Replacement, ...]:
+        """The replacements in force, once those whose replacement works are noted as over."""
+        if self._book is None or self._rules[workload].mode is not Mode.ACT:
+            return ()
+        active = self._book.active(workload, tick.now)
+        if active and replicas is not None:
+            lead = self._memory[workload].lead_time()
+            lead_seconds = lead.high if lead else self._rules[workload].lead_time_seconds
+            over = worked(active, replicas.ready, replicas.wanted, tick.now, lead_seconds + 2 * self._interval)
+            self._note(over)
+            active = self._book.active(workload, tick.now)
+        return active
+
+    def _note(self, changed: Iterable[Replacement]) -> str | None:
+        """The sentence why it could not be noted, or None."""
+        try:
+            if self._book is not None:
+                self._book.note(changed)
+        except ReplacementError as error:
+            log.error("replacement_not_noted", error=str(error))
+            return str(error)
+        return None
+
+    def _money(self, replicas: Mapping[str, Replicas | None], tick: Tick) -> dict[str, Money]:
+        """What the ledger says of every priced workload; in the same turn holds are renewed and given up."""
+        if self._purse is None:
+            return {}
+        running = {workload: exists(replicas[workload], self._surge(workload)) for workload in self._priced}
+        return self._purse.look(running, tick, acting=self.may_act())
 
     def _read(self, tick: Tick) -> tuple[observe.Present, str | None]:
         """Present demand, forecasts and, once, our own past.
@@ -169,23 +283,57 @@ class Scaler:
         self._memory[workload], replicas = saw(self._memory[workload], target, tick.now)
         return replicas
 
-    def _carry_out(self, decision: Decision, rules: Rules, tick: Tick) -> tuple[Reason, str | None]:
-        """Tells the target, where that is wanted and needed."""
-        if decision.desired is None or decision.desired == decision.current:
-            return Reason.ALREADY_THERE, None
+    def _carry_out(self, decision: Decision, state: State, rules: Rules, tick: Tick) -> Outcome:
+        """Tells the target, where that is wanted, needed and paid for."""
+        if decision.desired is None or decision.current is None or decision.desired == decision.current:
+            return Outcome(Reason.ALREADY_THERE)
         if rules.mode is Mode.SHADOW:
-            return Reason.SHADOW, None
+            return Outcome(Reason.SHADOW)
         if rules.mode is Mode.RECOMMEND:
-            return Reason.RECOMMEND, None
+            return Outcome(Reason.RECOMMEND)
+        if not self.may_act():
+            return Outcome(Reason.NOT_LEADER)
+        told, reason, detail = decision.desired, Reason.APPLIED, None
         try:
-            self._actuators[rules.workload].apply(decision.desired, tick.remaining())
+            growth = (told - state.replacing) - (decision.current - state.surge)
+            if growth > 0 and state.money is not None and self._purse is not None:
+                running = exists(state.replicas, state.surge) or 0
+                lead = decision.lead_seconds or rules.lead_time_seconds
+                taken = self._purse.take(rules.workload, running, growth, lead, tick)
+                if taken.granted < growth:
+                    told -= growth - taken.granted
+                    reason = Reason.BUDGET_UNREACHABLE if taken.silent else Reason.PERMIT_REFUSED
+                    detail = taken.said
+            if told == decision.current:
+                return Outcome(reason, None, detail)
+            return self._told(rules.workload, told, reason, detail, tick)
         except (ActuatorError, StepError) as error:
-            return Reason.ACTION_FAILED, str(error)
-        return Reason.APPLIED, None
+            return Outcome(Reason.ACTION_FAILED, None, str(error))
 
-    def _remember(self, decision: Decision, outcome: Reason) -> None:
+    def _told(self, workload: str, told: int, reason: Reason, detail: str | None, tick: Tick) -> Outcome:
+        """Raises ActuatorError, StepError."""
+        seconds = tick.remaining()
+        victims: tuple[str, ...] = ()
+        before: tuple[Replacement, ...] = ()
+        if self._leader is not None:
+            seconds = min(seconds, self._leader.remaining_seconds())
+        if self._book is not None:
+            victims = self._book.victims(workload, tick.now)
+            before = (*self._book.active(workload, tick.now), *self._book.surging(workload))
+            problem = self._note(as_told(self._book.active(workload, tick.now), self._book.surging(workload)))
+            if problem is not None:
+                return Outcome(Reason.ACTION_FAILED, None, problem)
+        try:
+            self._actuators[workload].apply(told, seconds, victims)
+        except (ActuatorError, StepError):
+            self._note(before)
+            raise
+        if self._purse is not None:
+            self._purse.started(workload)
+        return Outcome(reason, told, detail)
+
+    def _remember(self, decision: Decision, told: int | None) -> None:
         memory, rules = self._memory[decision.workload], self._rules[decision.workload]
-        told = decision.desired if outcome is Reason.APPLIED else None
         if told is not None and decision.current is not None:
             memory = asked(memory, told - decision.current, decision.at)
         self._memory[decision.workload] = decided(memory, decision, told, rules.stabilization_window_seconds)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from controllers.config import Config, load
-from controllers.domain import Reason, Sample
+from controllers.domain import Money, Reason, Sample
 from controllers.scale.decide import Decision, Rules, State, decide
 from controllers.scale.records import Record, RecordError, as_json, read
 from exporters.runtime.config import nearest
@@ -33,11 +33,18 @@ MEANING: dict[Reason, str] = {
     Reason.MAX_REPLICAS: "replicas.max binds",
     Reason.RATE_LIMIT: "limits.up_per_minute or down_per_minute binds",
     Reason.STABILIZATION: "scale-in waits for its stabilisation window",
+    Reason.REPLACEMENT: "one more while an instance is being replaced",
+    Reason.BUDGET_CAP: "the ledger would not admit more: the month's money does not reach",
+    Reason.BUDGET_DRAIN: "the ledger refused to pay on for some that run, so they are drained",
+    Reason.BUDGET_UNREACHABLE: "the ledger did not answer: nothing grows, and nothing is ended for it",
+    Reason.BUDGET_LOST: "the ledger was silent for longer than its grace: back to replicas.min, which is paid for",
     Reason.SHADOW: "mode is shadow: nothing was touched",
     Reason.RECOMMEND: "mode is recommend: nothing was touched",
     Reason.APPLIED: "the target was told",
     Reason.ALREADY_THERE: "the target has it already",
     Reason.ACTION_FAILED: "the target could not be told",
+    Reason.PERMIT_REFUSED: "the ledger refused the money for all of them: the target was told fewer, or nothing",
+    Reason.NOT_LEADER: "another replica of the scaler holds the lease and acts",
 }
 
 
@@ -102,6 +109,8 @@ def explanation(record: Record) -> Iterator[str]:
         yield f"  {reason.value:<22} {MEANING[reason]}"
     if record.detail:
         yield f"  {'':<22} {record.detail}"
+    if record.told is not None and record.told != decision.desired:
+        yield f"  {'':<22} so the target was told {record.told}"
     for change in decision.changes:
         yield f"  {change.reason.value:<22} changed {change.before} to {change.after}"
     yield ""
@@ -138,14 +147,27 @@ def _inputs(decision: Decision, state: State, rules: Rules) -> Iterator[tuple[st
         yield "forecast", f"made {state.now - state.forecast.made_at:.0f} s before, gate {gate}"
     else:
         yield "forecast", "none"
+    if state.money is not None:
+        yield "money", _money(state.money)
+    if state.replacing:
+        yield "being replaced", f"{state.replacing}, of which the target's number holds {state.surge}"
     yield "slo", f"{rules.objective:.1%} wait at most {rules.wait_seconds:g} s"
     yield "bounds", f"{rules.min_replicas} to {rules.max_replicas}"
+
+
+def _money(money: Money) -> str:
+    if money.max_new is None:
+        return f"the ledger has been silent for {money.silent_seconds:.0f} s (grace {money.grace_seconds:.0f} s)"
+    refused = f", {money.refused} refused" if money.refused else ""
+    return f"{money.paid} replicas paid for{refused}, {money.max_new} more would be admitted"
 
 
 def counterfactuals(record: Record) -> Iterator[tuple[str, str]]:
     """What the same decide() says with one thing taken away."""
     state, rules = record.state, record.rules
     yield "without forecast", _count(decide(replace(state, forecast=None), rules).desired)
+    if state.money is not None:
+        yield "without budget", _count(decide(replace(state, money=None), rules).desired)
     yield "without stabilisation", _count(decide(state, replace(rules, stabilization_window_seconds=0.0)).desired)
 
 

@@ -1,4 +1,4 @@
-"""One POST with a deadline that holds, be the other side silent or answering a byte a second.
+"""One exchange with a deadline that holds, be the other side silent or answering a byte a second.
 
 A blocking client only limits the time between two bytes, and name resolution not at all. So the exchange runs in a
 thread of its own and the asker waits for it no longer than the deadline. What is left behind is shut down; where
@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -27,14 +28,21 @@ class Reply:
 
 
 class Transport:
-    """Posts by one session (connections are kept alive); may be used from several threads."""
+    """Asks by one session (connections are kept alive); may be used from several threads."""
 
     def __init__(self, session: requests.Session) -> None:
         self._session = session
         self._left_behind: set[threading.Thread] = set()
 
     def post(self, url: str, form: Mapping[str, str], headers: Mapping[str, str], seconds: float) -> Reply:
-        """The reply, whatever its status, within `seconds`. Raises SourceError; follows no redirect."""
+        """The reply to a form. As `request`."""
+        return self.request("POST", url, headers, seconds, data=dict(form))
+
+    def request(self, method: str, url: str, headers: Mapping[str, str], seconds: float, **content: Any) -> Reply:
+        """The reply, whatever its status, within `seconds`. Raises SourceError; follows no redirect.
+
+        `content`: what is sent, as `requests` takes it (`data`, `json`).
+        """
         self._left_behind -= {thread for thread in tuple(self._left_behind) if not thread.is_alive()}
         if len(self._left_behind) >= MAX_LEFT_BEHIND:
             raise SourceError(
@@ -45,7 +53,7 @@ class Transport:
 
         def exchange() -> None:
             try:
-                outcome.put(_exchange(self._session, url, form, headers, seconds, opened))
+                outcome.put(_exchange(self._session, method, url, headers, seconds, content, opened))
             except Exception as error:  # crosses to the asker, who raises it
                 outcome.put(error)
 
@@ -65,15 +73,16 @@ class Transport:
 
 def _exchange(
     session: requests.Session,
+    method: str,
     url: str,
-    form: Mapping[str, str],
     headers: Mapping[str, str],
     seconds: float,
+    content: Mapping[str, Any],
     opened: list[requests.Response],
 ) -> Reply:
     try:
-        with session.post(
-            url, data=dict(form), headers=dict(headers), stream=True, allow_redirects=False, timeout=seconds
+        with session.request(
+            method, url, headers=dict(headers), stream=True, allow_redirects=False, timeout=seconds, **content
         ) as response:
             opened.append(response)
             body = bytearray()
@@ -81,7 +90,7 @@ def _exchange(
                 body += piece
                 if len(body) > MAX_BYTES:
                     raise SourceError(
-                        Kind.OVERLOADED, f"the answer is larger than {MAX_BYTES // 2**20} MiB; ask for fewer series"
+                        Kind.OVERLOADED, f"the answer is larger than {MAX_BYTES // 2**20} MiB; ask for less"
                     )
             return Reply(response.status_code, response.headers, bytes(body))
     except requests.Timeout:

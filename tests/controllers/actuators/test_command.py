@@ -40,6 +40,23 @@ def test_json_tells_wanted_and_ready(tmp_path: Path) -> None:
     assert actuator.read_replicas(5) == Replicas(5, 2)
 
 
+def test_json_tells_those_on_their_way_out(tmp_path: Path) -> None:
+    actuator = command_actuator(target(tmp_path, get="""print('{"replicas": 5, "ready": 5, "draining": 2}')"""))
+    assert actuator.read_replicas(5) == Replicas(5, 5, draining=2)
+
+
+def test_the_victims_of_replacements_are_named(tmp_path: Path) -> None:
+    one = target(
+        tmp_path,
+        put="import sys; open({file!r}, 'w').write(sys.argv[1]); open({file!r} + '.victims', 'w').write(sys.argv[2])",
+    )
+    actuator = command_actuator(one.model_copy(update={"set": [*one.set, "{victims}"]}))
+    actuator.apply(4, 5, ("w1", "{replicas}"))
+    assert (tmp_path / "replicas.victims").read_text() == "w1,{replicas}"
+    actuator.apply(5, 5)
+    assert (tmp_path / "replicas.victims").read_text() == ""
+
+
 @pytest.mark.parametrize(
     ("get", "expected"),
     [

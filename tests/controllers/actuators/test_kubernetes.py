@@ -69,7 +69,9 @@ def wanted(api: Any) -> int:
     ("replicas", "pods", "expected"),
     [
         pytest.param(3, [pod(), pod(), pod(ready=False)], Replicas(3, 2), id="a pod that starts is not ready"),
-        pytest.param(1, [pod(), pod(leaving=True)], Replicas(1, 1), id="a pod on its way out does not work"),
+        pytest.param(
+            1, [pod(), pod(leaving=True)], Replicas(1, 1, draining=1), id="a pod on its way out does not work"
+        ),
         pytest.param(0, [], Replicas(0, 0), id="no replicas are left out of the answer"),
         pytest.param(2, [{}, {"status": {}}], Replicas(2, 0), id="a pod that says nothing is not ready"),
     ],
@@ -448,6 +450,32 @@ def test_pods_come_and_go_with_least_rights(kube_cluster: ControlPlane, kube_nam
         if replicas != actuator.read_replicas(5).wanted:
             actuator.apply(replicas, 5)
         assert wait_for(actuator, Replicas(replicas, replicas)) == Replicas(replicas, replicas)
+
+
+@pytest.mark.real
+def test_the_victim_of_a_replacement_goes_first(kube_cluster: ControlPlane, kube_namespace: str) -> None:
+    """All are ready and the victim is the oldest: left to itself the ReplicaSet would end a younger one."""
+    create(kube_cluster, kube_namespace, "deployments", workload(1))
+    rights = [*SCALER, {"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]}]
+    actuator = actuator_on(kube_cluster.service_account(kube_namespace, "scaler", rights), namespace=kube_namespace)
+    assert wait_for(actuator, Replicas(1, 1)) == Replicas(1, 1)
+    pods = f"/api/v1/namespaces/{kube_namespace}/pods"
+    (victim,) = [pod["metadata"]["name"] for pod in kube_cluster.request("GET", pods)["items"]]
+    actuator.apply(3, 5)
+    assert wait_for(actuator, Replicas(3, 3)) == Replicas(3, 3)
+    actuator.apply(2, 5, (victim, "gone-long-ago"))
+    assert wait_for(actuator, Replicas(2, 2)) == Replicas(2, 2)
+    assert victim not in [pod["metadata"]["name"] for pod in kube_cluster.request("GET", pods)["items"]]
+
+
+@pytest.mark.real
+def test_without_the_right_to_mark_the_victim_nothing_is_taken(kube_cluster: ControlPlane, kube_namespace: str) -> None:
+    create(kube_cluster, kube_namespace, "deployments", workload(2))
+    actuator = actuator_on(kube_cluster.service_account(kube_namespace, "scaler", SCALER), namespace=kube_namespace)
+    assert wait_for(actuator, Replicas(2, 2)) == Replicas(2, 2)
+    with pytest.raises(PermanentError, match=r"may not patch pods .*\(403\)"):
+        actuator.apply(1, 5, ("worker-1",))
+    assert actuator.read_replicas(5).wanted == 2
 
 
 @pytest.mark.real

@@ -13,9 +13,9 @@ from controllers.scale.replacements import (
     Replacement,
     ReplacementError,
     Replacements,
+    as_told,
     routes,
-    victims,
-    with_replacements,
+    worked,
 )
 from exporters.runtime.endpoint import Request
 
@@ -102,21 +102,34 @@ def test_a_damaged_file_is_said_and_not_forgotten(path: Path, text: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("sentence", "desired", "active", "told"),
+    ("sentence", "ready", "after", "over"),
     [
-        ("nothing is replaced", 4, 0, 4),
-        ("the replacement comes on top of what is needed", 4, 1, 5),
-        ("and on top of the maximum", 9, 1, 10),
-        ("what was wanted beyond the maximum is not", 12, 1, 10),
-        ("of an idle workload one is left: the replacement", 0, 1, 1),
+        ("all that were told work, the victim too", 6, 10.0, True),
+        ("one is starting: the replacement, or the victim does not count", 5, 10.0, False),
+        ("after a lead time: the victim is the one that does not count", 5, 200.0, True),
+        ("after a lead time, and even fewer work", 4, 200.0, False),
     ],
 )
-def test_the_number_to_tell(sentence: str, desired: int, active: int, told: int) -> None:
-    assert with_replacements(desired, 9, active) == told, sentence
+def test_a_replacement_is_over_when_it_works(sentence: str, ready: int, after: float, over: bool) -> None:
+    told = replace(ONE, surging=True)
+    found = worked([told], ready, 6, NOW + after, 90.0)
+    assert [one.works for one in found] == ([True] if over else []), sentence
+    assert worked([ONE], 6, 6, NOW + after, 90.0) == [], "nobody was told of it yet"
 
 
-def test_the_victim_goes_first() -> None:
-    assert victims((ONE, replace(ONE, instance="w7"))) == ("w1", "w7")
+def test_what_the_target_is_told_is_noted_before_and_the_victim_stays_the_first_to_go(path: Path) -> None:
+    book = Replacements(path)
+    book.accept(ONE)
+    book.note(as_told(book.active(ONE.workload, NOW), ()))
+    assert [one.surging for one in Replacements(path).surging(ONE.workload)] == [True]
+    (told,) = book.active(ONE.workload, NOW)
+    book.note([replace(told, works=True)])
+    assert book.active(ONE.workload, NOW) == ()
+    assert book.victims(ONE.workload, NOW) == ("w1",)
+    book.note(as_told((), book.surging(ONE.workload)))
+    assert Replacements(path).surging(ONE.workload) == ()
+    assert book.victims(ONE.workload, NOW + 900) == ("w1",)
+    assert book.victims(ONE.workload, NOW + 1300) == ()
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from controllers.actuators import Actuator, ActuatorError
-from controllers.config import Config
+from controllers.config import Config, ConfigError
 from controllers.domain import Replicas, Sample
 from controllers.loop import Tick
 from controllers.scale.records import read
+from controllers.scale.replacements import Replacement, Replacements
 from controllers.scale.run import Scaler, build
 from controllers.scale.why import same_decision
 from controllers.sources.prometheus import Kind, Origin, Reading, Series, SourceError
@@ -65,6 +66,7 @@ class Fleet:
     def __init__(self, replicas: int) -> None:
         self.replicas = Replicas(replicas, replicas)
         self.told: list[int] = []
+        self.victims: list[tuple[str, ...]] = []
         self.error: str | None = None
         self.unreadable: str | None = None
 
@@ -76,10 +78,11 @@ class Fleet:
             raise ActuatorError(self.unreadable)
         return self.replicas
 
-    def _apply(self, replicas: int, seconds: float) -> None:
+    def _apply(self, replicas: int, seconds: float, victims: tuple[str, ...] = ()) -> None:
         if self.error:
             raise ActuatorError(self.error)
         self.told.append(replicas)
+        self.victims.append(victims)
         self.replicas = Replicas(replicas, replicas)
 
 
@@ -109,7 +112,7 @@ def foreseen(rate: float, *, gate: float = 1.0, valid: float = 900.0) -> dict[st
 
 @pytest.fixture
 def scaler(tmp_path: Path) -> Callable[..., tuple[Scaler, ScriptedSource, Fleet]]:
-    def make(mode: str = "act", replicas: int = 11) -> tuple[Scaler, ScriptedSource, Fleet]:
+    def make(mode: str = "act", replicas: int = 11, **joined: Any) -> tuple[Scaler, ScriptedSource, Fleet]:
         config = Config.model_validate(
             {
                 "workloads": [
@@ -126,7 +129,7 @@ def scaler(tmp_path: Path) -> Callable[..., tuple[Scaler, ScriptedSource, Fleet]
             }
         )
         source, fleet = ScriptedSource(), Fleet(replicas)
-        return Scaler(config, source, {NAME: fleet.actuator()}), source, fleet  # type: ignore[arg-type]
+        return Scaler(config, source, {NAME: fleet.actuator()}, **joined), source, fleet  # type: ignore[arg-type]
 
     return make
 
@@ -277,6 +280,103 @@ def test_a_step_that_ran_out_of_time_holds(scaler: Any) -> None:
     one.step(Tick(NOW, 0.0))
     assert fleet.told == []
     assert "target_unknown" in reasons(one)
+
+
+class Holder:
+    """A lease that is held or not, as the test says."""
+
+    def __init__(self) -> None:
+        self.leads = True
+
+    def may_act(self) -> bool:
+        return self.leads
+
+    def remaining_seconds(self) -> float:
+        return 10.0 if self.leads else 0.0
+
+    def worked(self) -> None:
+        """Nothing: the test looks at what was told."""
+
+
+def test_without_the_lease_it_decides_and_publishes_and_touches_nothing(scaler: Any) -> None:
+    lease = Holder()
+    one, source, fleet = scaler(leader=lease)
+    source.values, lease.leads = PRESENT | foreseen(28.0), False
+    one.step(tick())
+    assert fleet.told == []
+    assert {"forecast", "not_leader"} <= reasons(one)
+    assert shown(one, "scale_leader") == 0
+    lease.leads = True
+    one.step(tick(15))
+    assert fleet.told
+    assert shown(one, "scale_leader") == 1
+
+
+def replacement(book: Replacements, operation: str = "op1", instance: str = "w3") -> None:
+    book.accept(Replacement(NAME, instance, operation, NOW, NOW + 900))
+
+
+def test_a_replacement_comes_first_and_its_victim_goes_afterwards(scaler: Any, tmp_path: Path) -> None:
+    book = Replacements(tmp_path / "replacements.json")
+    one, source, fleet = scaler(book=book)
+    source.values = PRESENT
+    replacement(book)
+    one.step(tick())
+    assert fleet.told == [12]
+    assert "replacement" in reasons(one)
+    assert shown(one, "scale_replacements", workload=NAME) == 1
+    fleet.replicas = Replicas(12, 11)  # it is starting
+    one.step(tick(15))
+    assert fleet.told == [12]
+    fleet.replicas = Replicas(12, 12)
+    one.step(tick(30))
+    assert fleet.told == [12, 11], "and the number is as before at once, without a window of stabilisation"
+    assert fleet.victims[-1] == ("w3",)
+    one.step(tick(45))
+    assert fleet.told == [12, 11]
+
+
+def test_a_restarted_scaler_knows_what_of_the_number_is_a_replacement(scaler: Any, tmp_path: Path) -> None:
+    path = tmp_path / "replacements.json"
+    one, source, fleet = scaler(book=Replacements(path))
+    source.values = PRESENT
+    replacement(one._book)
+    one.step(tick())
+    fleet.replicas = Replicas(12, 11)
+    again, source, _ = scaler(book=Replacements(path))
+    again._actuators = {NAME: fleet.actuator()}
+    source.values = PRESENT
+    again.step(tick(15))
+    assert fleet.told == [12], "12 is 11 and a replacement, not 12 that want one more"
+
+
+def test_a_target_that_refuses_leaves_the_replacement_to_the_next_step(scaler: Any, tmp_path: Path) -> None:
+    book = Replacements(tmp_path / "replacements.json")
+    one, source, fleet = scaler(book=book)
+    source.values, fleet.error = PRESENT, "fleet: quota exceeded"
+    replacement(book)
+    one.step(tick())
+    assert book.surging(NAME) == ()
+    fleet.error = None
+    one.step(tick(15))
+    assert fleet.told == [12]
+
+
+def test_in_shadow_nothing_is_replaced(scaler: Any, tmp_path: Path) -> None:
+    book = Replacements(tmp_path / "replacements.json")
+    one, source, fleet = scaler("shadow", book=book)
+    source.values = PRESENT
+    replacement(book)
+    one.step(tick())
+    assert fleet.told == []
+    assert "replacement" not in reasons(one)
+
+
+def test_a_damaged_file_of_replacements_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "replacements.json"
+    path.write_text("{")
+    with pytest.raises(ConfigError, match=r"replacements\.json: cannot be read \(it is damaged\)"):
+        build(Config.model_validate({"scale": {"replacements": str(path)}}), ScriptedSource())  # type: ignore[arg-type]
 
 
 def test_build_gives_the_loop_what_it_needs(tmp_path: Path) -> None:
