@@ -274,45 +274,115 @@ def test_one_piece_of_work_that_fails_does_not_take_the_others_with_it(open_ledg
     assert agrees(ledger)
 
 
-def test_the_process_killed_between_permit_and_settlement(settings: Callable[..., Any], tmp_path: Path) -> None:
-    """`tidewise budget` itself: the hold outlives kill -9, is settled after the restart, stands in the statement."""
-    path = tmp_path / "tidewise.yaml"
-    budget = json.loads(settings(interval_seconds=1).model_dump_json(exclude={"workloads"}))["budget"]
-    budget = {key: budget[key] for key in ("time_zone", "token_file", "ledger", "interval_seconds")}
-    path.write_text(
-        yaml.safe_dump(
-            {"budget": {**budget, "total": "20 KRW", "listen": ["127.0.0.1:0"],
-                        "prices": [{"provider": "acme", "model": "ocr", "per_unit": {"pages": "2 KRW"}}]}}
-        )
-    )  # fmt: skip
+HEADERS = {"Authorization": "Bearer a-token-of-the-tests-0123456789"}
 
-    def start() -> tuple[subprocess.Popen[str], str]:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from controllers.budget.run import main; main(['--config', 'tidewise.yaml'])"],
-            cwd=tmp_path, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()},
+
+class Process:
+    """`tidewise budget` itself, killed and started again on the same ledger."""
+
+    def __init__(self, folder: Path, total: str, budget: dict[str, Any]) -> None:
+        self.folder, self.url = folder, ""
+        own = {"provider": "acme", "model": "ocr", "per_unit": {"pages": "2 KRW"}}
+        budget = {**budget, "total": total, "listen": ["127.0.0.1:0"], "prices": [own]}
+        (folder / "tidewise.yaml").write_text(yaml.safe_dump({"budget": budget}))
+        self.start()
+
+    def start(self) -> None:
+        script = "from controllers.budget.run import main; main(['--config', 'tidewise.yaml'])"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", script],
+            cwd=self.folder, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()},
         )  # fmt: skip
-        assert process.stderr is not None
-        for line in process.stderr:
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
             if '"started"' in line:
-                return process, f"http://{json.loads(line)['addresses'][0]}"
+                self.url = f"http://{json.loads(line)['addresses'][0]}"
+                return
         raise AssertionError("it ended before it listened")
 
-    headers = {"Authorization": "Bearer a-token-of-the-tests-0123456789"}
-    process, url = start()
-    try:
-        permit = requests.post(url + "/permit", json={"event_id": "a", **OCR}, headers=headers, timeout=10)
-        assert permit.status_code == 200
-        process.kill()
-        process.communicate()
-        process, url = start()
-        again = requests.post(url + "/permit", json={"event_id": "a", **OCR}, headers=headers, timeout=10).json()
-        assert (again["repeated"], again["expires_at"]) == (True, permit.json()["expires_at"])
-        other = {"event_id": "b", **OCR, "units": {"pages": 6}}
-        assert requests.post(url + "/permit", json=other, headers=headers, timeout=10).status_code == 402
-        body = {"hold": "a", "units": {"pages": 3}}
-        assert requests.post(url + "/settle", json=body, headers=headers, timeout=10).status_code == 200
-        page = requests.get(url + "/statement", headers=headers, timeout=10).json()
-        assert (page["posted"], page["held"]) == ("6", "0")
-    finally:
-        process.kill()
-        process.communicate()
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def post(self, path: str, body: dict[str, Any]) -> requests.Response:
+        return requests.post(self.url + path, json=body, headers=HEADERS, timeout=10)
+
+
+@pytest.fixture
+def process(settings: Callable[..., Any], tmp_path: Path) -> Iterator[Callable[[str], Process]]:
+    with contextlib.ExitStack() as running:
+
+        def start(total: str) -> Process:
+            budget = json.loads(settings(interval_seconds=1).model_dump_json(exclude={"workloads"}))["budget"]
+            kept = ("time_zone", "token_file", "ledger", "interval_seconds")
+            one = Process(tmp_path, total, {key: budget[key] for key in kept})
+            running.callback(one.kill)
+            return one
+
+        yield start
+
+
+def test_the_process_killed_between_permit_and_settlement(process: Callable[[str], Process]) -> None:
+    """The hold outlives kill -9, is settled after the restart, stands in the statement."""
+    budget = process("20 KRW")
+    permit = budget.post("/permit", {"event_id": "a", **OCR})
+    assert permit.status_code == 200
+    budget.kill()
+    budget.start()
+    again = budget.post("/permit", {"event_id": "a", **OCR}).json()
+    assert (again["repeated"], again["expires_at"]) == (True, permit.json()["expires_at"])
+    assert budget.post("/permit", {"event_id": "b", **OCR, "units": {"pages": 6}}).status_code == 402
+    assert budget.post("/settle", {"hold": "a", "units": {"pages": 3}}).status_code == 200
+    page = requests.get(budget.url + "/statement", headers=HEADERS, timeout=10).json()
+    assert (page["posted"], page["held"]) == ("6", "0")
+
+
+def test_killed_thrice_while_clients_ask_the_answers_and_the_ledger_agree_to_the_won(
+    process: Callable[[str], Process],
+) -> None:
+    """Clients that repeat what was not answered: what they were told, and nothing else, is held and spent."""
+    budget, over, limit, permits = process("3000 KRW"), threading.Event(), 3_000, [0] * 4
+
+    def answered(path: str, body: dict[str, Any]) -> requests.Response:
+        deadline = time.monotonic() + 60
+        while True:  # the same request until there is an answer, as a caller does
+            with contextlib.suppress(requests.RequestException):
+                return budget.post(path, body)
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def client(name: int) -> tuple[int, int]:
+        chance, held, spent, n = random.Random(name), 0, 0, 0
+        while not over.is_set():
+            n += 1
+            pages = chance.randrange(1, 4)
+            permit = answered("/permit", {"event_id": f"{name}/{n}", **OCR, "units": {"pages": pages}})
+            if permit.status_code != 200:
+                assert permit.status_code == 402
+                time.sleep(0.01)
+                continue
+            held += 2 * pages
+            permits[name] += 1
+            if chance.random() < 0.7:
+                used = chance.randrange(pages + 1)
+                assert answered("/settle", {"hold": f"{name}/{n}", "units": {"pages": used}}).status_code == 200
+                held, spent = held - 2 * pages, spent + 2 * used
+        return held, spent
+
+    with ThreadPoolExecutor(4) as threads:
+        clients = [threads.submit(client, name) for name in range(4)]
+        try:
+            for goal in (15, 30, 45, 60):
+                while sum(permits) < goal and not any(one.done() for one in clients):
+                    time.sleep(0.005)
+                if goal < 60:
+                    budget.kill()
+                    budget.start()
+        finally:
+            over.set()
+        told = [one.result(60) for one in clients]
+    held, spent = (sum(column) for column in zip(*told, strict=True))
+    state = requests.get(budget.url + "/state", headers=HEADERS, timeout=10).json()["budgets"]["total"]
+    assert (state["held"], state["posted"]) == (str(held), str(spent))
+    assert spent > 0 < held
+    assert held + spent <= limit
