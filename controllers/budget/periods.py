@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 HOURS_OF_WEEK = 168
@@ -28,6 +29,7 @@ def bounds(period: str, zone: ZoneInfo) -> tuple[float, float]:
     )
 
 
+@lru_cache(maxsize=4096)  # a month's mass asks for the same 744 hours again and again
 def hour_of_week(at: float, zone: ZoneInfo) -> int:
     """0 is Monday 00:00-01:00 in the zone."""
     local = datetime.fromtimestamp(at, zone)

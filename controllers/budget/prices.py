@@ -151,7 +151,7 @@ def _listed(provider: str, model: str) -> "tuple[Provider, ModelInfo]":
 def _unknown(what: str) -> UnpricedError:
     return UnpricedError(
         BudgetReason.UNPRICED,
-        f"{what} (in genai-prices {version('genai-prices')}); price it in budget.prices with provider, model and "
+        f"{what} (in genai-prices {_release()}); price it in budget.prices with provider, model and "
         "per_million, per_unit or per_second",
     )
 
@@ -225,7 +225,13 @@ def _quote(seller: "Provider", info: "ModelInfo", units: Units, price: Prices) -
         cost = bare.calc_price(Usage(**{unit: _number(count) for unit, count in units.items()}), seller)
     except ValueError as error:  # parts without their whole, or more than it
         raise UnpricedError(BudgetReason.UNPRICED, f"units: {error}") from None
-    return Quote(cost.total_price, "USD", f"genai-prices {version('genai-prices')}")
+    return Quote(cost.total_price, "USD", f"genai-prices {_release()}")
+
+
+@cache
+def _release() -> str:
+    """Of the list; reading it takes a millisecond, as long as all the rest of a permit."""
+    return version("genai-prices")
 
 
 @cache
