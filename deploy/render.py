@@ -57,16 +57,17 @@ def _terse(schema: Any) -> Any:
     return kept
 
 
-def fingerprint() -> str:
+def fingerprint(chart: Path = CHART, sample: Path = SAMPLE) -> str:
     """The sha256 of all that the manifests are made of: the chart's templates and defaults, and the sample values.
 
     The linked rules and dashboards are not in the manifests, and the schema only judges values.
     """
     found = hashlib.sha256()
-    files = [CHART / "Chart.yaml", CHART / "values.yaml", *(CHART / "templates").rglob("*"), SAMPLE]
-    for path in sorted(path for path in files if path.is_file()):
-        text = path.read_bytes().replace(b"\r\n", b"\n")
-        found.update(f"{path.relative_to(ROOT).as_posix()} {len(text)}\n".encode() + text)
+    files = [chart / "Chart.yaml", chart / "values.yaml", *sorted((chart / "templates").rglob("*")), sample]
+    for path in files:
+        if path.is_file():
+            text = path.read_bytes().replace(b"\r\n", b"\n")
+            found.update(f"{path.name} {len(text)}\n".encode() + text)
     return found.hexdigest()
 
 

@@ -23,6 +23,7 @@ from typing import Any, Self
 import yaml
 
 from testbed.kube import build, certificates
+from testbed.kube.account import Account
 from testbed.parts import HOST, Part, PartError, free_port, http_status
 
 NODE = "node-1"
@@ -247,6 +248,10 @@ class Cluster:
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{service_account}/token"
         answer = self.request("POST", path, {"spec": {"expirationSeconds": 3600}})
         return str(answer["status"]["token"])
+
+    def account(self, namespace: str, name: str) -> Account:
+        """A ServiceAccount that is there, to be asked what it may do."""
+        return Account(self.url, self.ca_file, self.token(namespace, name))
 
     def helm(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run helm against this cluster and wait. The caller looks at `returncode`, `stdout` and `stderr`."""
