@@ -105,15 +105,20 @@ def costing_of(budget: Budget) -> Costing:
 
 def rules_of(config: Config, budget: Budget, costing: Costing, at: float) -> Rules:
     """What decide() has to know, with the day's exchange rates. Raises FxUnknownError."""
-    limits = [Limit("total", micro(budget.total.amount), counts_fixed=True)]
-    if budget.usage is not None:  # the narrower one first: it is the one to name where both refuse
-        limits.insert(0, Limit("usage", micro(budget.usage.amount), counts_fixed=False))
     floors = {}
     for workload in config.workloads:
         price = time_price(workload, budget, costing, at)
         if price is not None and price.floor_replicas:
             floors[workload.identity] = Floor(price.floor_replicas, price.hourly.amount, price.first_seconds)
-    return Rules(tuple(limits), budget.total.currency, floors)
+    return Rules(limits_of(budget), budget.total.currency, floors)
+
+
+def limits_of(budget: Budget) -> tuple[Limit, ...]:
+    """The narrower one first: it is the one to name where both refuse."""
+    total = Limit("total", micro(budget.total.amount), counts_fixed=True)
+    if budget.usage is None:
+        return (total,)
+    return Limit("usage", micro(budget.usage.amount), counts_fixed=False), total
 
 
 def time_price(

@@ -10,11 +10,12 @@ import structlog
 
 from controllers.budget import rows
 from controllers.budget.api import Desk, View
-from controllers.budget.costing import Costing, costing_of, rules_of
+from controllers.budget.costing import Costing, costing_of, limits_of, rules_of
 from controllers.budget.decide import Decision, Pace, decide
 from controllers.budget.fx import FxUnknownError
 from controllers.budget.ledger import SWEEP, Ledger
-from controllers.budget.periods import FLAT, HOUR, bounds, mass, period_of, shape_of
+from controllers.budget.observe import read_pace, read_shape
+from controllers.budget.periods import FLAT, HOUR, bounds, period_of
 from controllers.budget.publish import Published, Shown, Tallies
 from controllers.budget.schema import LedgerError, reading
 from controllers.budget.statement import statement, statement_text, status_text
@@ -25,10 +26,6 @@ from exporters.runtime.bearer import TokenError, read_token
 from exporters.runtime.config import ConfigError
 
 log = structlog.get_logger()
-
-WINDOWS = (300, 1800, 3600, 21600, 259200)  # seconds, of the burn rates: 5 m, 30 m, 1 h, 6 h, 3 d
-RECENT_SECONDS = 7 * 86_400.0  # a week holds every hour of the week once
-SHAPE_SECONDS = 28 * 86_400.0
 
 
 def main(argv: list[str]) -> int:
@@ -130,32 +127,11 @@ class Keeper:
         self._token_problem = problem
 
     def _pace(self, standing: Standing) -> Pace:
-        zone, at = self._ledger.zone, standing.at
-        since = self._ledger.read(rows.oldest)
-        shape = self._shape_at(at, since)
-        begin = max(at - RECENT_SECONDS, at if since is None else since)
-        recent, windows = self._ledger.read(
-            lambda db: (
-                rows.posted_since(db, begin),
-                {window: rows.posted_since(db, at - window) for window in WINDOWS},
-            )
-        )
-        return Pace(
-            gone=mass(standing.start, at, shape, zone),
-            left=mass(at, standing.end, shape, zone),
-            recent=recent,
-            recent_mass=mass(begin, at, shape, zone),
-            windows=windows,
-        )
-
-    def _shape_at(self, at: float, since: float | None) -> tuple[float, ...]:
-        """The week's demand shape, made anew once an hour."""
-        hour = int(at // HOUR)
+        """The shape of the week is made anew once an hour."""
+        zone, hour = self._ledger.zone, int(standing.at // HOUR)
         if self._shape[0] != hour:
-            begin = at if since is None else max(since, at - SHAPE_SECONDS)
-            hourly = self._ledger.read(lambda db: rows.posted_by_hour(db, begin, at))
-            self._shape = (hour, shape_of(hourly, self._ledger.zone))
-        return self._shape[1]
+            self._shape = (hour, self._ledger.read(lambda db: read_shape(db, standing.at, zone)))
+        return self._ledger.read(lambda db: read_pace(db, standing, self._shape[1], zone))
 
     def _record(self, standing: Standing, decision: Decision) -> None:
         """Puts changed levels into the ledger and the log."""
@@ -179,8 +155,10 @@ def _print_status(config: Config, budget: Budget) -> int:
     except FxUnknownError as error:
         raise ConfigError([f"workloads: {error}"]) from None
     with reading(budget.ledger) as db:
-        standing = rows.standing(db, now, budget.zone)
-        lines = list(status_text(standing, rules, rows.levels(db, standing.period), rows.open_count(db)))
+        standing, levels = rows.standing(db, now, budget.zone), rows.levels(db, period_of(now, budget.zone))
+        pace = read_pace(db, standing, read_shape(db, standing.at, budget.zone), budget.zone)
+        decision = decide(standing, pace, rules, levels)
+        lines = list(status_text(decision, rules.currency, levels, rows.open_count(db)))
     print("\n".join(lines))
     return 0
 
@@ -194,5 +172,5 @@ def _print_statement(budget: Budget, month: str | None) -> int:
         return 2
     with reading(budget.ledger) as db:
         found = statement(db, period)
-    print("\n".join(statement_text(found, budget.total.currency)))
+    print("\n".join(statement_text(found, budget.total.currency, limits_of(budget))))
     return 0

@@ -6,8 +6,8 @@ from sqlite3 import Connection
 from typing import Any
 
 from controllers.budget import rows
-from controllers.budget.decide import Rules, committed
-from controllers.budget.words import Level, Scope, Standing, plain, shown
+from controllers.budget.decide import Decision, Limit
+from controllers.budget.words import Level, Scope, plain, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class Line:
             name = f"{scope.provider}/{scope.model}" if scope.model else scope.provider
         else:
             name = "replicas" if scope.workload and not scope.service else scope.service or "other"
+            name = f"{name} (fixed)" if self.committed else name
         return f"{name} ({scope.service})" if scope.provider and scope.service else name
 
 
@@ -81,8 +82,8 @@ def as_json(month: Statement, currency: str) -> dict[str, Any]:
     }
 
 
-def statement_text(month: Statement, currency: str) -> Iterator[str]:
-    """For the terminal."""
+def statement_text(month: Statement, currency: str, limits: Sequence[Limit] = ()) -> Iterator[str]:
+    """For the terminal. `limits`: what the month is compared with."""
     yield f"Statement {month.period}, {currency}"
     yield ""
     if not month.lines:
@@ -96,24 +97,33 @@ def statement_text(month: Statement, currency: str) -> Iterator[str]:
     table.append(("in all", "", "", "", shown(month.posted), shown(month.held), shown(month.committed)))
     yield from columns(table, right=3)
     yield ""
-    yield f"{shown(month.posted + month.committed)} {currency} spent; held amounts are not yet decided"
+    yield f"{shown(month.posted + month.committed)} {currency} spent" + (
+        f"; {shown(month.held)} held are not yet decided" if month.held else ""
+    )
+    for limit in limits:
+        spent = month.posted + (month.committed if limit.counts_fixed else 0)
+        yield f"of the budget '{limit.name}' ({shown(limit.amount)}): {shown(spent)}{_share(spent, limit.amount)}"
 
 
-def status_text(standing: Standing, rules: Rules, levels: Mapping[str, Level], holds: int) -> Iterator[str]:
-    """The budgets now, for the terminal."""
-    yield f"Budget {standing.period}, {rules.currency}"
+def status_text(decision: Decision, currency: str, levels: Mapping[str, Level], holds: int) -> Iterator[str]:
+    """The budgets now, for the terminal. `levels`: as recorded, which is what permits follow."""
+    yield f"Budget {decision.period}, {currency}"
     yield ""
-    table: list[tuple[str, ...]] = [("budget", "limit", "posted", "held", "committed", "left", "used", "level")]
-    for limit in rules.limits:
-        owed = committed(standing, limit, rules)
-        left = limit.amount - standing.posted - standing.held - owed
-        spent = standing.posted + (standing.fixed if limit.counts_fixed else 0)
-        used = f"{spent / limit.amount:.0%}" if limit.amount else "-"
-        amounts = (shown(amount) for amount in (limit.amount, standing.posted, standing.held, owed, left))
-        table.append((limit.name, *amounts, used, levels.get(limit.name, Level.NORMAL).name.lower()))
+    table: list[tuple[str, ...]] = [
+        ("budget", "limit", "posted", "held", "committed", "left", "used", "month-end", "level")
+    ]
+    for one in decision.budgets:
+        amounts = (shown(amount) for amount in (one.limit, one.posted, one.held, one.committed, one.remaining))
+        used = f"{one.spent / one.limit:.0%}" if one.limit else "-"
+        projected = "unknown" if one.projected is None else shown(one.projected)
+        table.append((one.name, *amounts, used, projected, levels.get(one.name, Level.NORMAL).name.lower()))
     yield from columns(table, right=1)
     yield ""
-    yield f"{holds} open holds; used = posted and fixed costs, of the limit"
+    yield f"{holds} {'hold is' if holds == 1 else 'holds are'} open; used = posted and fixed costs, of the limit;"
+    yield "month-end = what is gone, and the recent rate over the demand that is left"
+    for one in decision.budgets:
+        if one.notified:
+            yield f"people were told that {one.notified:.0%} of '{one.name}' are spent"
 
 
 def columns(table: Sequence[Sequence[str]], right: int) -> Iterator[str]:
@@ -129,3 +139,7 @@ def columns(table: Sequence[Sequence[str]], right: int) -> Iterator[str]:
 
 def _money(line: Line) -> tuple[str, str, str]:
     return shown(line.posted), shown(line.held), shown(line.committed)
+
+
+def _share(spent: int, limit: int) -> str:
+    return f" ({spent / limit:.0%})" if limit else ""

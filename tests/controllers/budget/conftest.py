@@ -56,16 +56,16 @@ class Asked:
 
     def metrics(self) -> dict[str, float]:
         """The budget's own samples, as 'name{label="value"}' -> number."""
-        text = self.session.get(self.url + "/metrics", timeout=10).text
+        text = self.session.get(self.url + "/metrics", timeout=30).text
         lines = [line.rpartition(" ") for line in text.splitlines() if line.startswith("tidewise_budget")]
         return {name: float(value) for name, _, value in lines}
 
     def post(self, path: str, **body: Any) -> tuple[int, dict[str, Any]]:
-        answer = self.session.post(self.url + path, json=body, timeout=10)
+        answer = self.session.post(self.url + path, json=body, timeout=30)
         return answer.status_code, answer.json()
 
     def get(self, path: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self.session.get(self.url + path, timeout=10).json()
+        answer: dict[str, Any] = self.session.get(self.url + path, timeout=30).json()
         return answer
 
 

@@ -114,7 +114,7 @@ def test_a_forged_or_missing_token(serve: Serve, sentence: str, header: str | by
         ("GET", "/state"),
         ("GET", "/statement"),
     ):
-        answer = requests.request(method, asked.url + path, json={"event_id": "a", **OCR}, headers=headers, timeout=10)
+        answer = requests.request(method, asked.url + path, json={"event_id": "a", **OCR}, headers=headers, timeout=30)
         assert answer.status_code == 401, (sentence, path)
         assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert answer.json() == {"error": "send the token of budget.token_file as 'Authorization: Bearer TOKEN'"}
@@ -150,7 +150,7 @@ def test_without_a_configured_token_file_nobody_is_served_and_metrics_go_on(serv
     status, answer = asked.post("/permit", event_id="a", **OCR)
     assert status == 503
     assert answer["error"].startswith("budget.token_file is not configured, so nobody can prove who they are")
-    assert "tidewise_budget_ledger_errors_total" in requests.get(asked.url + "/metrics", timeout=10).text
+    assert "tidewise_budget_ledger_errors_total" in requests.get(asked.url + "/metrics", timeout=30).text
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_without_a_configured_token_file_nobody_is_served_and_metrics_go_on(serv
 def test_what_is_not_understood(serve: Serve, sentence: str, path: str, body: Any, said: str) -> None:
     asked = serve()
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    answer = asked.session.post(asked.url + path, data=data, timeout=10)
+    answer = asked.session.post(asked.url + path, data=data, timeout=30)
     assert answer.status_code == 400, (sentence, answer.text)
     assert said in answer.json()["error"], sentence
     assert asked.get("/state")["budgets"]["usage"]["remaining"] == "15000"
@@ -200,7 +200,7 @@ def test_what_is_not_understood(serve: Serve, sentence: str, path: str, body: An
 def test_a_body_that_is_too_large(serve: Serve, bytes_sent: int, status: int) -> None:
     asked = serve()
     try:
-        answer = asked.session.post(asked.url + "/permit", data=b" " * bytes_sent, timeout=10)
+        answer = asked.session.post(asked.url + "/permit", data=b" " * bytes_sent, timeout=30)
         assert answer.status_code == status
     except requests.ConnectionError:  # the server may hang up on what it will not read
         assert bytes_sent > 1 << 20
@@ -369,7 +369,7 @@ def test_many_at_once_never_overspend(serve: Serve) -> None:
         session.headers.update(asked.session.headers)
         start.wait()
         bodies = ({"event_id": f"{n}/{i}", **OCR} for i in range(10))
-        return sum(session.post(asked.url + "/permit", json=body, timeout=10).status_code == 200 for body in bodies)
+        return sum(session.post(asked.url + "/permit", json=body, timeout=30).status_code == 200 for body in bodies)
 
     with ThreadPoolExecutor(8) as threads:
         granted = sum(threads.map(client, range(8)))
@@ -380,6 +380,6 @@ def test_many_at_once_never_overspend(serve: Serve) -> None:
 @pytest.mark.parametrize("month", ["2026-13", "november", "2026-11-01", "' OR 1"])
 def test_what_is_no_month(serve: Serve, month: str) -> None:
     asked = serve()
-    answer = asked.session.get(asked.url + "/statement", params={"month": month}, timeout=10)
+    answer = asked.session.get(asked.url + "/statement", params={"month": month}, timeout=30)
     assert answer.status_code == 400
     assert answer.json()["error"] == f"month: found '{month}'; write a month as YYYY-MM, for example 2026-11"

@@ -175,26 +175,44 @@ def test_status_and_statement_read_the_ledger_of_a_running_process(
     assert run.main(["status", "--config", str(written)]) == 0
     assert capsys.readouterr().out == (
         "Budget 2026-11, KRW\n\n"
-        "budget      limit    posted   held  committed       left  used   level\n"
-        "usage   15,000.00  1,000.00  10.00       0.00  13,990.00    7%  normal\n"
-        "total   24,900.00  1,000.00  10.00   9,900.00  13,990.00   44%  normal\n\n"
-        "1 open holds; used = posted and fixed costs, of the limit\n"
+        "budget      limit    posted   held  committed       left  used  month-end   level\n"
+        "usage   15,000.00  1,000.00  10.00       0.00  13,990.00    7%  13,161.34  normal\n"
+        "total   24,900.00  1,000.00  10.00   9,900.00  13,990.00   44%  23,061.34  normal\n\n"
+        "1 hold is open; used = posted and fixed costs, of the limit;\n"
+        "month-end = what is gone, and the recent rate over the demand that is left\n"
     )
     assert run.main(["statement", "--config", str(written)]) == 0
     assert capsys.readouterr().out == (
         "Statement 2026-11, KRW\n\n"
-        "what      workflow  workload       rows    posted   held  committed\n"
-        "server                                1      0.00   0.00   9,900.00\n"
-        "aws (s3)                              1  1,000.00   0.00       0.00\n"
-        "acme/ocr  n8n-7     default/video     1      0.00  10.00       0.00\n"
+        "what            workflow  workload       rows    posted   held  committed\n"
+        "server (fixed)                              1      0.00   0.00   9,900.00\n"
+        "aws (s3)                                    1  1,000.00   0.00       0.00\n"
+        "acme/ocr        n8n-7     default/video     1      0.00  10.00       0.00\n"
         "\n"
-        "in all                                   1,000.00  10.00   9,900.00\n\n"
-        "10,900.00 KRW spent; held amounts are not yet decided\n"
+        "in all                                         1,000.00  10.00   9,900.00\n\n"
+        "10,900.00 KRW spent; 10.00 held are not yet decided\n"
+        "of the budget 'usage' (15,000.00): 1,000.00 (7%)\n"
+        "of the budget 'total' (24,900.00): 10,900.00 (44%)\n"
     )
     assert run.main(["statement", "--config", str(written), "--month", "2026-10"]) == 0
     assert capsys.readouterr().out == "Statement 2026-10, KRW\n\nnothing was spent, held or committed\n"
     assert run.main(["statement", "--config", str(written), "--month", "soon"]) == 2
     assert "--month: found 'soon'; write a month as YYYY-MM" in capsys.readouterr().err
+
+
+def test_status_says_what_people_were_told(
+    serve: Serve, written: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controllers.budget.run.time.time", lambda: NOW + 60)
+    asked = serve(at=NOW)
+    asked.post("/usage", event_id="u", provider="aws", cost="12000 KRW")
+    asked.step()
+    assert run.main(["status", "--config", str(written)]) == 0
+    said = capsys.readouterr().out
+    assert "people were told that 75% of 'usage' are spent\npeople were told that 75% of 'total' are spent\n" in said
+    assert "0 holds are open" in said
+    usage = next(line for line in said.splitlines() if line.startswith("usage "))
+    assert usage.endswith("  essential")  # the level that permits follow, as recorded
 
 
 def test_without_a_ledger_the_commands_say_so(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
