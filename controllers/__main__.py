@@ -20,6 +20,7 @@ Processes (run until stopped; each serves /metrics)
   recovery   mend declared failures step by step, and page ('recovery status' and 'recovery why TARGET' explain)
 
 Questions
+  bottleneck what holds WORKLOAD back, and what to change?
   check      is the configuration right, and does Prometheus have what it names?
   rules      print the recording rules of the workloads, for Prometheus
   schema     print the configuration's JSON Schema, for editors

@@ -9,6 +9,7 @@ CONTROLLERS: dict[str, str] = {
 
 # Commands that answer and end. Each module has `main(argv: list[str]) -> int`.
 COMMANDS: dict[str, str] = {
+    "bottleneck": "controllers.bottleneck.run",
     "check": "controllers.check",
     "rules": "controllers.rules",
     "schema": "controllers.schema",

@@ -1,0 +1,1 @@
+"""`tidewise bottleneck`: what holds one workload back, and what to change."""
