@@ -35,6 +35,7 @@ def dashboard() -> models.Dashboard:
             ("Now", _now()),
             ("Replicas", _replicas()),
             ("Why", _why()),
+            ("Money", _money()),
             ("What it was decided on", _inputs()),
             ("What was done", _actions()),
         ],
@@ -128,6 +129,39 @@ def _why() -> list[Panel]:
             query(f"60 * sum by (reason) (rate(tidewise_scale_decisions_total{OF}[$__rate_interval]))", "{{reason}}"),
             span=8,
             height=10,
+        ),
+    ]
+
+
+def _money() -> list[Panel]:
+    return [
+        lines(
+            "With and without the budget",
+            "Desired, and what the same decision would have been without the budget. n/a: the workload has no price.",
+            REPLICAS,
+            query(f"workload:replicas:unbudgeted{OF}", "without"),
+            query(f"workload:replicas:desired{OF}", "desired"),
+            steps=True,
+            span=9,
+        ),
+        lines(
+            "What the ledger says",
+            "Replicas that it pays for, those whose renewal it refused, and how many more it would admit.",
+            REPLICAS,
+            query(f"max by (workload) (tidewise_scale_replicas_paid{OF})", "paid for"),
+            query(f"max by (workload) (tidewise_scale_replicas_refused{OF})", "refused"),
+            query(f"max by (workload) (tidewise_scale_replicas_allowed{OF})", "more admitted"),
+            steps=True,
+            span=9,
+        ),
+        number(
+            "Ledger silent",
+            "Since when it has not answered the scaler; 0 while it does. Nothing with a price grows meanwhile.",
+            SECONDS,
+            "max(tidewise_scale_ledger_silent_seconds)",
+            limits=((None, GREEN), (30, ORANGE), (180, RED)),
+            span=6,
+            height=8,
         ),
     ]
 

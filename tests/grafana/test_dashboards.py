@@ -223,6 +223,7 @@ def families() -> dict[str, set[str] | None]:
     LoopMetrics(SimpleNamespace(name="x", interval_seconds=15.0, deadline_seconds=10.0), loop)
     scaler, target = scale.Published(), SimpleNamespace(restart=object(), replace=object())
     scaler.source_answered("timeout")
+    scaler.replace({}, scale.Standing(leads=True, ledger_silent_seconds=0.0))
     ledger = budget.Published("KRW", budget.Tallies)
     ledger.replace(budget.Shown(SimpleNamespace(budgets=()), (), {}, 0))
     found: dict[str, set[str] | None] = {}
