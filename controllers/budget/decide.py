@@ -8,7 +8,7 @@ the rest of it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from controllers.budget.words import BudgetReason, Level, Priority, Standing, Verdict, shown
@@ -16,7 +16,8 @@ from controllers.budget.words import BudgetReason, Level, Priority, Standing, Ve
 NOTIFY = (0.5, 0.75, 0.9, 1.0)  # of the limit, by posted spend: people are told, nothing is degraded
 DAY_MASS = 24.0  # hours of average demand: a rate from less is a guess, and a lead of less may be a daily batch
 LARGEST_FLEET = 1_000_000  # an answer for replicas that cost nothing
-STAY = 0.97  # a level is left only when the projection is this far below the line that it was entered at
+STAY = 0.97  # a level is left only when the projection is this far below the line that it was entered at,
+STAY_DAYS = 0.5  # or the lead so many days' demand shorter; without this the level flaps hundreds of times a month
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +174,7 @@ def _budget(standing: Standing, pace: Pace, limit: Limit, rules: Rules, before: 
     spent = standing.posted + fixed
     owed = committed(standing, limit, rules)
     projected = _projected(spent, owed - fixed, pace)
-    # towards the end a day's lead is no longer made up for
-    a_day_ahead = _line(limit.amount, fixed, pace, min(DAY_MASS, pace.left / 8))
-    level = _level(spent, a_day_ahead, projected, limit, rules, before)
+    level = _level(spent, fixed, projected, pace, limit, rules, before)
     passed = [ratio for ratio in NOTIFY if limit.amount > 0 and spent >= ratio * limit.amount]
     return BudgetState(
         name=limit.name,
@@ -208,21 +207,21 @@ def _line(limit: int, fixed: int, pace: Pace, ahead: float = 0.0) -> int:
     return fixed + int(max(0, limit - fixed) * share)
 
 
-def _level(spent: int, a_day_ahead: int, projected: int | None, limit: Limit, rules: Rules, before: Level) -> Level:
+def _level(
+    spent: int, fixed: int, projected: int | None, pace: Pace, limit: Limit, rules: Rules, before: Level
+) -> Level:
     if spent >= limit.amount:
         return Level.EXHAUSTED
     before = min(before, Level.ESSENTIAL)  # below the limit again, as in a new month
     if projected is None:
         return before
-    if spent <= a_day_ahead:
-        return Level.NORMAL
-    lines: Sequence[tuple[Level, float]] = (
-        (Level.ESSENTIAL, rules.essential_ratio),
-        (Level.ECONOMY, rules.economy_ratio),
-    )
-    for level, ratio in lines:
-        entered = ratio * limit.amount * (STAY if before >= level else 1.0)
-        if projected > entered:
+    day = min(DAY_MASS, pace.left / 16)  # towards the end a lead is no longer made up for
+    # what can wait waits a day sooner than the rest, or both would take turns in being refused
+    care = ((Level.ESSENTIAL, 2.0, rules.essential_ratio), (Level.ECONOMY, 1.0, rules.economy_ratio))
+    for level, days, ratio in care:
+        stays = before >= level
+        ahead = _line(limit.amount, fixed, pace, day * (days - STAY_DAYS if stays else days))
+        if spent > ahead and projected > ratio * limit.amount * (STAY if stays else 1.0):
             return level
     return Level.NORMAL
 
