@@ -112,7 +112,7 @@ def _users(facts: Facts) -> Iterator[Measure]:
             yield from measured(facts, BACKLOG, "work", Method.SATURATION, 1, "items", what=what)
     if promise.is_service:
         yield from slower(facts, "work")
-        yield from measured(facts, CENSORED, "work", Method.ERRORS, 1, "", what="1: clients are turned away")
+        yield from measured(facts, CENSORED, "work", Method.ERRORS, 1, "", what="clients are turned away")
     yield from failing(facts)
 
 

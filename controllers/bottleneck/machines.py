@@ -142,7 +142,7 @@ def _filesystems(facts: Facts) -> Iterator[Measure]:
             Method.UTILIZATION,
             ROOM_LEFT,
             "ratio",
-            what="left, at least",
+            what="left",
             low=True,
             labels={"instance": instance, "mountpoint": mountpoint},
         )

@@ -215,6 +215,6 @@ def _because(facts: Facts, trace: Trace | None, resource: str) -> tuple[Measure,
     """The reason of the last decision as evidence."""
     if trace is None:
         return ()
-    what = "1: a reason of the last decision"
+    what = "a reason of the last decision"
     labels = {"reason": trace.labels["reason"]}
     return tuple(measured(facts, REASON, resource, Method.SATURATION, 1, "", what=what, labels=labels))

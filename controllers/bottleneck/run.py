@@ -123,7 +123,7 @@ def lines(answer: Answer) -> Iterator[str]:
     if answer.runners_up:
         yield from ("", "next" if answer.bottleneck else "at its limit, and it holds nothing back yet")
         for finding in answer.runners_up:
-            yield f"  {title(finding)}: {finding.says}; {finding.change}"
+            yield f"  {title(finding)}: {finding.says}" + (f"; {finding.change}" if answer.bottleneck else "")
     if answer.measures:
         yield from ("", "looked at, nearest to its limit first")
         yield from (f"  {line}" for line in _measures(answer.measures[:SHOWN], answer, share=True))
@@ -157,7 +157,7 @@ def _measures(measures: tuple[Measure, ...], answer: Answer, *, share: bool = Fa
             *((f"{min(m.pressure, 99.99):.0%}",) if share else ()),
             m.method.value,
             m.series,
-            f"{_worded(m.value, m.unit)} ({_worded(m.threshold, m.unit)}{' ' if m.what else ''}{m.what})",
+            f"{_worded(m.value, m.unit)}, limit {_worded(m.threshold, m.unit)}{f' ({m.what})' if m.what else ''}",
             "" if m.since is None else _since(m, answer.at),
         )
         for m in measures
