@@ -102,7 +102,8 @@ class PriceList:
         _refuse_unknown_context(seller, info, context)
         tiers = [context] if context else [{}, *(variant.when for variant in info.price_variants or ())]
         prices = [_plain(info.get_prices(_moment(at), tier), units) for at in times for tier in tiers]
-        dearest = {key: max(price.get(key, Decimal(0)) for price in prices) for price in prices for key in price}
+        billed = {key for price in prices for key in price}
+        dearest = {key: max(price.get(key, Decimal(0)) for price in prices) for key in billed}
         units = self._as_tokens(units, dearest)
         _refuse_unbounded(seller, info, units, dearest)
         return _quote(seller, info, units, _worst(dearest, units))
