@@ -83,7 +83,7 @@ def main(argv: list[str]) -> int:
     config = read(path)
     count = len(config.workloads)
     print(f"{path}: no mistakes; {count or 'no'} workload{'' if count == 1 else 's'}")
-    for warning in unnamed_queues(config):
+    for warning in (*unnamed_queues(config), *unpaid(config)):
         print(f"warning: {warning}")
     if options.no_prometheus or not count:
         return 0
@@ -132,6 +132,22 @@ def unnamed_queues(config: Config) -> list[str]:
                 f"{nearest(name, watched)}"
             )
     return warnings
+
+
+def unpaid(config: Config) -> list[str]:
+    """Prices and a budget that do not meet: nothing would be counted, or nothing would be permitted."""
+    priced = [index for index, workload in enumerate(config.workloads) if workload.price is not None]
+    if priced and config.budget is None:
+        return [
+            f"workloads.{priced[0]}.price: there is no budget that it counts against; add 'budget:' or leave it out"
+        ]
+    if config.budget is not None and config.budget.token_file is None:
+        return [
+            "budget.token_file: is missing, so the ledger permits nothing"
+            + (" and replicas with a price are not added" if priced else "")
+            + "; write a long random line into a file and name it here"
+        ]
+    return []
 
 
 def ask(source: Source, config: Config, now: float) -> Findings:

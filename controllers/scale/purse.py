@@ -5,6 +5,7 @@ before a replica is asked for, renewed while it runs, and given up once as many 
 not which one stopped, and another process can go on where this one ended.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class _Slots:
     taken_at: dict[int, float] = field(default_factory=dict)
     refused: dict[int, float] = field(default_factory=dict)  # slot -> when the ledger first would not pay on
     unstarted: set[int] = field(default_factory=set)  # held for replicas that the target may never have been told of
+    refused_at: float = -math.inf  # when the ledger last would not pay on for one
     known: bool = False  # what an earlier process had held beyond the running ones was given up
 
 
@@ -122,6 +124,7 @@ class Purse:
             self.refusals[workload] = str(error)
             if error.reason in GONE:
                 slots.refused.setdefault(slot, now)
+                slots.refused_at = now
                 slots.taken_at.setdefault(slot, now)  # a hold of an earlier process may be there, to be given up later
         else:
             slots.refused.pop(slot, None)
@@ -147,10 +150,13 @@ class Purse:
     ) -> Money:
         slots = self._of(workload)
         allowance = None if allowances is None else allowances.get(workload)
+        more = allowance.max_new if allowance else 0
+        # what a drained replica gives back would let it grow again at once, to be refused at the next renewal
+        lately = now - slots.refused_at < self._ttl
         return Money(
             paid=max(0, (running or 0) - to_drain(list(slots.refused.values()), now, self._grace)),
             refused=len(slots.refused),
-            max_new=None if allowances is None else allowance.max_new if allowance else 0,
+            max_new=None if allowances is None else 0 if lately else more,
             silent_seconds=self.silent_seconds,
             grace_seconds=self._grace,
         )

@@ -51,6 +51,29 @@ def test_a_file_alone(checked) -> None:
     assert "no mistakes; 1 workload\n" in out
 
 
+@pytest.mark.parametrize(
+    ("sentence", "more", "warning"),
+    [
+        (
+            "a price without a budget",
+            "    price: {per_replica_hour: 12 KRW}\n",
+            "workloads.0.price: there is no budget",
+        ),
+        (
+            "a budget that nobody may ask",
+            "    price: {per_replica_hour: 12 KRW}\nbudget: {total: 100 KRW}\n",
+            "budget.token_file: is missing, so the ledger permits nothing and replicas with a price are not added",
+        ),
+        ("both", "    price: {per_replica_hour: 12 KRW}\nbudget: {total: 100 KRW, token_file: /run/t}\n", None),
+        ("neither", "", None),
+    ],
+)
+def test_prices_and_a_budget_that_do_not_meet(checked, sentence: str, more: str, warning: str | None) -> None:
+    status, out, _ = checked(text() + more, "--no-prometheus")
+    assert status == 0
+    assert (f"warning: {warning}" in out) if warning else "warning" not in out, sentence
+
+
 def test_a_file_without_workloads_asks_nobody(checked) -> None:
     status, out, _ = checked("exporters: {host: {}}\n", "--prometheus", "http://127.0.0.1:1")
     assert status == 0

@@ -117,7 +117,23 @@ def test_a_refused_renewal_is_a_drain_notice_and_ends_when_the_money_is_back(
     found = look(one, asked, 2)
     assert (found.paid, found.refused) == (1, 2), "a drain notice stands while it is not followed"
     found = look(one, asked, 1)  # one was drained, and what was held for it is free again
-    assert (found.paid, found.refused) == (1, 0)
+    assert (found.paid, found.refused, found.max_new) == (1, 0, 0)
+
+
+def test_what_a_drained_replica_gives_back_does_not_let_it_grow_again_at_once(
+    serve: Serve, purse: Callable[[str], Purse]
+) -> None:
+    asked = serve(usage="14 KRW")
+    one = purse(asked.url)
+    grow(one, asked, 0, 3)
+    asked.clock.at += 300
+    assert look(one, asked, 3).refused > 0
+    asked.clock.at += 15
+    assert asked.get("/state")["workloads"][VIDEO]["max_new"] == 0
+    assert look(one, asked, 1).max_new == 0
+    assert asked.get("/state")["workloads"][VIDEO]["max_new"] > 0, "the ledger has money for one more now"
+    asked.clock.at += 300
+    assert look(one, asked, 1).max_new == asked.get("/state")["workloads"][VIDEO]["max_new"]
 
 
 def test_a_restarted_scaler_goes_on_with_the_holds_that_are_there(serve: Serve, purse: Callable[[str], Purse]) -> None:
