@@ -96,6 +96,7 @@ class Decision:
     service_seconds: float | None = None
     rate_expected: float | None = None  # at the window's end
     rate_upper: float | None = None
+    unbudgeted: int | None = None  # what it would have been without the budget; None: it has no price
 
 
 def decide(state: State, rules: Rules) -> Decision:
@@ -286,6 +287,7 @@ def _paid(decision: Decision, state: State, rules: Rules) -> Decision:
     if state.money is None or decision.desired is None or decision.current is None:
         return decision
     reason, number = affordable(decision.desired, decision.current, state.money, rules.min_replicas)
+    decision = replace(decision, unbudgeted=decision.desired + state.replacing)
     return decision if reason is None else _changed(decision, reason, number)
 
 

@@ -3,14 +3,14 @@
 import html
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from controllers.domain import Reason
-from controllers.scale.decide import Decision, LeadTime, decide
+from controllers.scale.decide import Decision, LeadTime
 from controllers.scale.records import Record
 
 
@@ -200,7 +200,7 @@ _MONEY: tuple[tuple[str, str, Callable[[Record], float | None]], ...] = (
     (
         "replicas_unbudgeted",
         "What the decision would have come to without the budget.",
-        lambda r: None if r.state.money is None else decide(replace(r.state, money=None), r.rules).desired,
+        lambda r: r.decision.unbudgeted,
     ),
     (
         "replicas_paid",

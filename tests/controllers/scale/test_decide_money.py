@@ -153,10 +153,16 @@ def test_decide(sentence: str, state: State, desired: int, reasons: set[Reason])
     assert decision.current == told, sentence
 
 
-@pytest.mark.parametrize("refused", [0, 1])
-def test_a_budget_that_does_not_bind_leaves_no_reason(refused: int) -> None:
+def test_a_budget_that_does_not_bind_leaves_no_reason() -> None:
     plain, rich = decide(RISING, RULES), decide(replace(RISING, money=money(40)), RULES)
-    assert plain == rich
+    assert plain == replace(rich, unbudgeted=None)
+
+
+@pytest.mark.parametrize(
+    "state", [row[1] for row in TABLE if row[1].money], ids=[row[0] for row in TABLE if row[1].money]
+)
+def test_the_number_without_the_budget_is_what_the_same_decision_would_have_been(state: State) -> None:
+    assert decide(state, RULES).unbudgeted == decide(replace(state, money=None), RULES).desired
 
 
 answers = st.builds(
