@@ -304,7 +304,8 @@ class Cluster:
         path.write_text(yaml.safe_dump(content))
 
     def _add_node(self) -> None:
-        self.request("POST", "/api/v1/nodes", {"metadata": {"name": NODE, "labels": {"kubernetes.io/hostname": NODE}}})
+        labels = {"kubernetes.io/hostname": NODE, "kubernetes.io/os": "linux"}
+        self.request("POST", "/api/v1/nodes", {"metadata": {"name": NODE, "labels": labels}})
 
     def _wait_for_service_account(self, namespace: str) -> None:
         """Until the controllers have made the namespace's default ServiceAccount, without which it takes no pods."""
