@@ -1,14 +1,16 @@
 """One JSON request to a neighbour (Alertmanager, the scaler) within a deadline, and what is known when it fails."""
 
 import json
-import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import requests
-from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import NewConnectionError
 
+from controllers.sources.answer import SourceError
+from controllers.sources.transport import Transport
 from exporters.runtime.bearer import TokenError, read_token
 
 MAX_BYTES = 8 * 2**20
@@ -32,32 +34,27 @@ class Reply:
 
 def exchange(method: str, url: str, seconds: float, body: object = None, token_file: Path | None = None) -> Reply:
     """The reply, whatever its status. Raises NeighbourError. No proxy or credential of the environment is used."""
-    until = time.monotonic() + seconds
-    headers = {"Accept": "application/json"}
+    headers = {"Accept": "application/json", "Connection": "close"}  # a kept one may be gone when it is needed
     if token_file is not None:
         try:
             headers["Authorization"] = f"Bearer {read_token(token_file, 'replace.token_file')}"
         except TokenError as error:
             raise NeighbourError(str(error), may_have_arrived=False) from None
-    with requests.Session() as session:
-        session.trust_env = False
-        try:
-            with session.request(
-                method, url, json=body, headers=headers, timeout=seconds, stream=True, allow_redirects=False
-            ) as response:
-                text = bytearray()
-                for piece in response.iter_content(65536):
-                    text += piece
-                    if len(text) > MAX_BYTES or time.monotonic() > until:
-                        raise NeighbourError(f"{url}: the answer is too large or too slow", may_have_arrived=True)
-                return Reply(response.status_code, _parsed(bytes(text)))
-        except requests.ConnectTimeout:
-            raise NeighbourError(f"{url}: no connection within {seconds:.1f} s", may_have_arrived=False) from None
-        except (OSError, HTTPError, ValueError) as error:  # requests' own are OSErrors; ValueError: an unusable address
-            refused = _was_refused(error)
-            raise NeighbourError(
-                f"{url}: {'refuses connections' if refused else error}", may_have_arrived=not refused
-            ) from None
+    try:
+        reply = _transport().request(method, url, headers, seconds, json=body)
+    except SourceError as error:
+        unsent = _was_never_sent(error)
+        raise NeighbourError(str(error), may_have_arrived=not unsent) from None
+    if len(reply.body) > MAX_BYTES:
+        raise NeighbourError(f"{url}: the answer is too large", may_have_arrived=True)
+    return Reply(reply.status, _parsed(reply.body))
+
+
+@cache
+def _transport() -> Transport:
+    session = requests.Session()
+    session.trust_env = False
+    return Transport(session)
 
 
 def _parsed(text: bytes) -> Any:
@@ -67,11 +64,13 @@ def _parsed(text: bytes) -> Any:
         return text[:300].decode("utf-8", "replace").strip()
 
 
-def _was_refused(error: BaseException) -> bool:
+def _was_never_sent(error: BaseException) -> bool:
     """Whether no connection came about, so that nothing can have been sent."""
-    inner: BaseException | None = error
+    inner: BaseException | None = error.__context__
+    if isinstance(inner, (requests.ConnectTimeout, ValueError)):  # ValueError: an address that cannot be used
+        return True
     while inner is not None:
         if isinstance(inner, NewConnectionError):
             return True
         inner = getattr(inner, "reason", None) or next((a for a in inner.args if isinstance(a, BaseException)), None)
-    return isinstance(error, ValueError)
+    return False

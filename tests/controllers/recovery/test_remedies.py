@@ -1,5 +1,6 @@
 """The remedies on real programs and a real scaler's endpoint: what each outcome is called, and what is read back."""
 
+import contextlib
 import json
 import socket
 import threading
@@ -253,6 +254,32 @@ def test_a_scaler_that_is_silent_is_not_waited_for(tmp_path: Path) -> None:
         began = time.monotonic()
         assert replace.apply(ASK, 5) is None
         assert time.monotonic() - began < 2
+
+
+def test_a_scaler_whose_headers_drip_in_is_not_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        over = threading.Event()
+
+        def drip() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+                while not over.wait(0.05):
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        replace = remedy(Step.REPLACE, url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_seconds=0.3)
+        began = time.monotonic()
+        assert replace.apply(ASK, 5) is None  # it may have arrived
+        assert time.monotonic() - began < 5
+        over.set()
+        thread.join()
+
+
+def test_an_address_that_is_none_was_never_asked() -> None:
+    outcome = remedy(Step.REPLACE, url="http://127.0.0.1:1").apply(ASK, 5)
+    assert result_of(outcome) is Result.UNREACHABLE
 
 
 def test_the_whole_ladder_up_to_an_acknowledged_replacement(
