@@ -12,6 +12,8 @@ Shows Tidewise at its main job, on this machine, at real speed:
   a real queue (Redis) and real worker processes, which need a start-up time before their first job
   a real trace of demand: weeks of it as history in a real Prometheus, the next minutes live, with a steep rise
   tidewise-exporter measures, tidewise forecast foresees the hour ahead, tidewise scale starts workers before the rise
+  tidewise budget permits each paid call; one warning reaches people before the month's limit does
+  one worker is killed and one hangs: tidewise recovery restarts each and verifies that it helped
   a burst at the end that is more than anyone could foresee: Alertmanager delivers a notification
 
 Nothing is installed: what is missing is fetched once into a cache of your own, everything listens on 127.0.0.1, and
@@ -28,6 +30,8 @@ examples:
 while it runs, in another terminal:
   python -m demo.fleet get                  how many workers there are
   tidewise why --config .demo/tidewise.yaml video-analysis
+  tidewise budget status --config .demo/tidewise.yaml
+  tidewise recovery why --config .demo/tidewise.yaml workers
   kill -9 a process of .demo/processes.json, and see what it says
 """
 
@@ -44,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     add("--trace", type=Path, metavar="FILE", help="demand of your own as CSV: timestamp,value (default: Azure's)")
     add("--seed", type=int, default=DEFAULT_SEED, metavar="N", help="of the single arrivals (default: %(default)s)")
     add("--no-burst", dest="burst", action="store_false", help="leave out the burst at the end and its notification")
+    add("--no-failures", dest="failures", action="store_false", help="leave the workers alone: none is killed or hangs")
+    add("--no-budget", dest="budget", action="store_false", help="leave out the ledger and the paid calls")
+    add("--long-term", action="store_true", help="a second Prometheus beside it, which keeps the contract for a year")
     add("--folder", type=Path, default=Path(".demo"), metavar="DIR", help="where everything is kept (default: .demo)")
     for part in ("redis", "prometheus", "alertmanager"):
         add(f"--{part}-port", type=_port, metavar="PORT", help=f"for {part.title()} (default: a free one)")

@@ -114,8 +114,14 @@ def _before(recording: Recording) -> list[float]:
 
 
 def _as_recorded(recording: Recording) -> Policy:
+    """The workers that worked: one that hung counted as ready until it was restarted, and did nothing."""
     ready_at = recorded([(change.at, change.ready) for change in recording.fleet])
-    return lambda seen: ready_at(seen.now)
+    hung = [(one.at, one.restarted_at) for one in recording.failures if one.what == "hung"]
+
+    def working(now: float) -> int:
+        return ready_at(now) - sum(at <= now and (until is None or now < until) for at, until in hung)
+
+    return lambda seen: max(0, working(seen.now))
 
 
 def _figures(result: Result) -> dict[str, float | None]:

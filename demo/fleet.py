@@ -1,7 +1,8 @@
-"""What the `command` actuator calls: asks the foreman how many workers there are, and tells it how many there shall be.
+"""What Tidewise calls: asks the foreman how many workers there are, tells it how many there shall be, restarts one.
 
-`python -m demo.fleet get|set N|serve --folder DIR`. `get` and `set` talk to the foreman over a Unix socket and import
-next to nothing, so that a call takes some hundredths of a second. `set` is absolute: told twice, it changes nothing.
+`python -m demo.fleet get|set N|restart WORKER|serve --folder DIR`. All but `serve` talk to the foreman over a Unix
+socket and import next to nothing, so that a call takes some hundredths of a second. `set` is absolute: told twice, it
+changes nothing.
 """
 
 import json
@@ -9,10 +10,12 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-USAGE = """usage: python -m demo.fleet get --folder DIR          prints {"replicas": wanted, "ready": working}
-       python -m demo.fleet set N --folder DIR        how many workers there shall be
+USAGE = """usage: python -m demo.fleet get --folder DIR              prints {"replicas": …, "ready": …, "draining": …}
+       python -m demo.fleet set N [--first A,B] …         how many workers there shall be, and who goes first
+       python -m demo.fleet restart worker-03 …           ends this one, however it is, and starts it anew
+       python -m demo.fleet workers …                     each worker, with its process id
        python -m demo.fleet serve --folder DIR --redis URL [--start-up S] [--workers N]"""
 SOCKET = "fleet.sock"
 TIMEOUT_SECONDS = 3.0
@@ -72,24 +75,46 @@ def read_state(folder: Path) -> State | None:
     return State(*(int(str(answer[key])) for key in ("replicas", "ready", "starting", "draining")))
 
 
+def read_workers(folder: Path) -> list[dict[str, Any]]:
+    """Each worker: its name, stage, process id and since when (monotonic). Empty when the foreman does not answer."""
+    try:
+        answer = ask(folder, {"do": "workers"})["workers"]
+    except FleetError:
+        return []
+    return list(answer) if isinstance(answer, list) else []
+
+
+def _option(argv: list[str], name: str, default: str) -> tuple[list[str], str]:
+    """What is left of the arguments without this option, and its value."""
+    if name not in argv[:-1]:
+        return argv, default
+    at = argv.index(name)
+    return argv[:at] + argv[at + 2 :], argv[at + 1]
+
+
+def _print_replicas(answer: dict[str, object]) -> None:
+    print(json.dumps({key: answer[key] for key in ("replicas", "ready", "draining")}))
+
+
 def main(argv: list[str]) -> int:
     if argv[:1] == ["serve"]:
         from demo.foreman import serve  # only the daemon pays for what it imports
 
         return serve(argv[1:])
-    folder = Path(".demo")
-    if "--folder" in argv[:-1]:
-        at = argv.index("--folder")
-        folder = Path(argv[at + 1])
-        argv = argv[:at] + argv[at + 2 :]
+    argv, folder = _option(argv, "--folder", ".demo")
+    argv, named = _option(argv, "--first", "")
     try:
         match argv:
             case ["get"]:
-                answer = ask(folder, {"do": "get"})
-                print(json.dumps({"replicas": answer["replicas"], "ready": answer["ready"]}))
+                _print_replicas(ask(Path(folder), {"do": "get"}))
             case ["set", number] if number.isdecimal():
-                answer = ask(folder, {"do": "set", "replicas": int(number)})
-                print(json.dumps({"replicas": answer["replicas"], "ready": answer["ready"]}))
+                first = [name for name in named.split(",") if name]
+                _print_replicas(ask(Path(folder), {"do": "set", "replicas": int(number), "first": first}))
+            case ["restart", worker]:
+                ask(Path(folder), {"do": "restart", "worker": worker})
+                print(f"{worker}: restarted")
+            case ["workers"]:
+                print(json.dumps(ask(Path(folder), {"do": "workers"})["workers"]))
             case ["--help" | "-h"]:
                 print(USAGE)
             case _:

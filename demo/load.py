@@ -64,7 +64,7 @@ class Driver:
                     burst_at = None
                 if self._pause_until(due, log):
                     break
-                self._deliver(f"job-{number:06d}", due, log, burst=False)
+                self._deliver(number, due, log)
             else:
                 if burst_at is not None and not self._pause_until(burst_at, log):
                     self._burst(log)
@@ -77,15 +77,13 @@ class Driver:
             self._note(log)
         return self.wait(max(0.0, due - now))
 
-    def _deliver(self, job_id: str, due: float, log: TextIO, *, burst: bool) -> None:
+    def _deliver(self, number: int, due: float, log: TextIO, *, burst: bool = False) -> None:
         self.progress.due += 1
         now = time.time()
         if self._away_since is not None and now - self._away_since < 0.5:
             self.progress.undelivered += 1  # one try in half a second is enough while nobody answers
             return
-        job: dict[str, object] = {"id": job_id, "enqueued_at": round(now, 6)}
-        if burst:
-            job["burst"] = True
+        job = job_of(number, now, burst=burst)
         try:
             with self.client.pipeline(transaction=True) as together:
                 together.lpush(settings.QUEUE, json.dumps(job))
@@ -109,7 +107,7 @@ class Driver:
         self.progress.burst_at, self.progress.burst_jobs = time.time(), jobs
         print(f"load: a burst of {jobs} jobs", flush=True)
         for number in range(jobs):
-            self._deliver(f"burst-{number:06d}", time.time(), log, burst=True)
+            self._deliver(number, time.time(), log, burst=True)
 
     def _burst_size(self) -> int:
         """As many jobs as the workers that are ready now serve in BURST_AGE_SECONDS."""
@@ -124,6 +122,18 @@ class Driver:
         fresh = self.folder / "load.json.new"
         fresh.write_text(json.dumps(asdict(self.progress)), encoding="utf-8")
         fresh.replace(self.folder / "load.json")
+
+
+def job_of(number: int, now: float, *, burst: bool) -> dict[str, object]:
+    """A job as it is put on the queue. Which ones make a paid call and which fail follows from their number."""
+    if burst:
+        return {"id": f"burst-{number:06d}", "enqueued_at": round(now, 6), "burst": True}
+    job: dict[str, object] = {"id": f"job-{number:06d}", "enqueued_at": round(now, 6)}
+    if number % settings.PAID_EVERY == 0:
+        job["paid"] = True
+    if number % settings.FAILS_EVERY == settings.FAILS_AT:
+        job["fails"] = True
+    return job
 
 
 def read_progress(folder: Path) -> Progress | None:

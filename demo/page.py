@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from controllers.scale.records import RecordError, read
-from demo import pictures
+from demo import pictures, settings
 from demo.recording import Recording
 
 FILE_NAME = "report.html"
@@ -48,12 +48,18 @@ def write(recording: Recording, figures: Mapping[str, Any], comparison: Mapping[
         decisions=decisions,
         decisions_made=decisions_made,
         accuracy=accuracy(recording, horizon),
+        every=settings.PAID_EVERY,
+        fails_every=settings.FAILS_EVERY,
+        model=settings.MODEL,
+        usd=settings.USD_IN_KRW,
         pictures={
             "history": picture(pictures.history(recording)),
             "demand": picture(pictures.demand(recording, horizon)),
             "workers": picture(pictures.workers(recording)),
             "waits": picture(pictures.waits(recording)),
             "hour": picture(pictures.hour_ahead(recording)),
+            "money": picture(pictures.money(recording)),
+            "repairs": picture(pictures.repairs(recording)),
         },
     )
     path.write_text(html, encoding="utf-8")

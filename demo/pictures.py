@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from demo.recording import Recording, Series
-from demo.summary import need, ramp_lead_seconds, wanted_at
+from demo.summary import BUDGET_ALERT, need, ramp_lead_seconds, wanted_at
+from demo.summary import repairs as summed_repairs
 from testbed.fetch import cache_folder
 
 os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))  # its font list, made once
@@ -246,3 +247,69 @@ def hour_ahead(recording: Recording) -> str | None:
         axes.legend(loc="lower left", ncols=3)
 
     return _drawn(draw, height=2.8)
+
+
+def money(recording: Recording) -> str | None:
+    """Posted spend of the budget for paid calls, the line that people are told at, and when they were; None without."""
+    told = recording.money
+    posted = recording.named("tidewise_budget_posted", budget="usage")
+    if told is None or not posted:
+        return None
+    line = told.warned_ratio * told.limit
+    warned = [float(n["at"]) for n in recording.notifications if n["alertname"] == BUDGET_ALERT]
+
+    def draw(axes: Axes) -> None:
+        series = posted[0]
+        axes.plot(_minutes(recording, series.times), series.values, color=DEMAND, label="posted")
+        for held in recording.named("tidewise_budget_held", budget="usage"):
+            both = [_at(series, at) + value for at, value in zip(held.times, held.values, strict=True)]
+            axes.plot(_minutes(recording, held.times), both, color=FORECAST, linewidth=1, label="posted and held")
+        axes.axhline(line, color=LATE, linewidth=1.2, linestyle="--", label=f"{told.warned_ratio:.0%} of the budget")
+        for at in warned[:1]:
+            minute = (at - recording.live_start) / 60.0
+            axes.plot([minute], [_at(series, at)], marker="v", markersize=9, color=LATE, label="people are warned")
+        low, high = min(told.assumed, *series.values), max(line, *series.values)
+        axes.set_ylim(low - 0.1 * (high - low), high + 0.45 * (high - low))
+        axes.yaxis.set_major_formatter("{x:,.0f}")
+        axes.set_ylabel("KRW this month")
+        _moments(axes, recording)
+        axes.legend(loc="lower right", ncols=2)
+
+    return _drawn(draw, height=2.8)
+
+
+PHASES = (  # of a repair: what it was until then
+    ("confirmed_after", "not noticed", LATE),
+    ("restarted_after", "acting", FORECAST),
+    ("well_after", "starting", GREY),
+    ("verified_after", "being verified", DEMAND),
+)
+
+
+def repairs(recording: Recording) -> str | None:
+    """A bar for each worker that failed: until it was noticed, restarted, well, and verified; None where none did."""
+    found = summed_repairs(recording)
+    if not found:
+        return None
+
+    def draw(axes: Axes) -> None:
+        end = recording.live_end - recording.live_start
+        for row, repair in enumerate(found):
+            since = repair["at_seconds"]
+            begin = since
+            for key, _, colour in PHASES:
+                after = repair[key]
+                until = end if after is None else since + after
+                axes.barh(row, (until - begin) / 60.0, left=begin / 60.0, height=0.5, color=colour)
+                begin = until
+                if after is None:
+                    break
+        axes.set_yticks(range(len(found)), [f"{one['worker']}\n{one['what'] or 'sick'}" for one in found])
+        axes.set_ylim(len(found) - 0.4, -1.1)
+        axes.grid(visible=False, axis="y")
+        for _, name, colour in PHASES:
+            axes.barh(0, 0, color=colour, label=name)
+        _moments(axes, recording)
+        axes.legend(loc="upper right", ncols=4)
+
+    return _drawn(draw, height=1.5 + 0.45 * len(found))

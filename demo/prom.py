@@ -16,7 +16,8 @@ from demo.recording import Series
 SHOWN = (
     '{__name__=~"queue:.+|workload:.+|ALERTS'
     "|tidewise_scale_decision_reason|tidewise_scale_replicas_reactive|tidewise_forecast_model_info"
-    '|tidewise_exporter_collector_success"}'
+    "|tidewise_exporter_collector_success|budget:.+|tidewise_budget_(limit|posted|held|projected)"
+    '|target:recovery_operations:sum|target:recovery_instances:sum|fleet_worker_up"}'
 )
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback: never through a proxy

@@ -7,6 +7,8 @@ from controllers.domain import Reason
 from demo import settings
 from demo.prom import Value
 
+LEVELS = ("normal", "economy", "essential", "exhausted")
+
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
@@ -19,8 +21,19 @@ class Ahead:
 
 
 @dataclass(frozen=True, slots=True)
+class Purse:
+    """The budget for paid calls at one moment, in KRW; None: unknown. level: as a word."""
+
+    limit: float | None = None
+    posted: float | None = None
+    held: float | None = None
+    projected: float | None = None
+    level: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
-    """The contract series at one moment; None: unknown."""
+    """The contract series at one moment; None: unknown. mending: what recovery does now, by step and state."""
 
     demand: float | None = None
     backlog: float | None = None
@@ -35,6 +48,8 @@ class Reading:
     reasons: tuple[str, ...] = ()
     ahead: tuple[Ahead, ...] = ()
     firing: tuple[str, ...] = ()
+    usage: Purse = Purse()
+    mending: tuple[str, ...] = ()
 
 
 def reading(values: Sequence[Value]) -> Reading:
@@ -57,6 +72,25 @@ def reading(values: Sequence[Value]) -> Reading:
         reasons=tuple(sorted((v.labels["reason"] for v in ours if _is_reason(v)), key=_order)),
         ahead=_ahead(ours),
         firing=tuple(dict.fromkeys(v.labels["alertname"] for v in values if _is_firing(v))),
+        usage=_purse(values),
+        mending=tuple(
+            f"{v.labels['step']} {v.labels['state']}"
+            for v in values
+            if v.name == "target:recovery_operations:sum" and v.value > 0
+        ),
+    )
+
+
+def _purse(values: Sequence[Value]) -> Purse:
+    """Of the budget `usage`."""
+    ours = {value.name: value.value for value in values if value.labels.get("budget") == "usage"}
+    level = ours.get("budget:level:value")
+    return Purse(
+        limit=ours.get("tidewise_budget_limit"),
+        posted=ours.get("tidewise_budget_posted"),
+        held=ours.get("tidewise_budget_held"),
+        projected=ours.get("tidewise_budget_projected"),
+        level=None if level is None else LEVELS[int(level)],
     )
 
 

@@ -12,7 +12,7 @@ import redis
 from demo import prom, settings
 from demo.history import History
 from demo.load import Progress, read_progress
-from demo.recording import FleetChange, Job, Preparation, Recording, Series
+from demo.recording import Failure, FleetChange, Job, LongTerm, Money, Preparation, Recording, Repair, Series
 from demo.trace import JOBS_PER_SECOND, Demand
 
 BATCH = 1000
@@ -61,6 +61,8 @@ def _job(record: Mapping[str, Any]) -> Job:
         float(record["started_at"]),
         float(record["finished_at"]),
         bool(record["burst"]),
+        bool(record["failed"]),
+        record["permit"],
     )
 
 
@@ -103,6 +105,11 @@ def recorded(
     notifications: list[dict[str, Any]],
     remarks: list[str],
     timings: dict[str, float],
+    *,
+    failures: list[Failure],
+    repairs: list[Repair],
+    money: Money | None,
+    long_term: LongTerm | None,
 ) -> Recording:
     """The recording of a run. live: its start, its end, and its planned end."""
     start, end, planned_end = live
@@ -148,4 +155,8 @@ def recorded(
         remarks=remarks,
         timings=timings,
         decisions=str(chosen.folder / "decisions"),
+        failures=failures,
+        repairs=repairs,
+        money=money,
+        long_term=long_term,
     )

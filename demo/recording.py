@@ -19,13 +19,18 @@ class ComparisonError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job that was done. Its wait is the time from enqueued_at to started_at."""
+    """A job that was finished, well or not. Its wait is the time from enqueued_at to started_at.
+
+    failed: it was given up. permit: what the ledger said to its paid call; None: it makes none.
+    """
 
     id: str
     enqueued_at: float
     started_at: float
     finished_at: float
     burst: bool
+    failed: bool = False
+    permit: str | None = None
 
     @property
     def wait_seconds(self) -> float:
@@ -49,6 +54,70 @@ class FleetChange:
     @property
     def processes(self) -> int:
         return self.ready + self.starting + self.draining
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What was done to a worker at `at`: killed, hung. restarted_at: when it was started anew, None: it was not."""
+
+    what: str
+    worker: str
+    at: float
+    restarted_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One attempt of recovery, from its reservation to its outcome; None: not known."""
+
+    step: str
+    at: float
+    ended_at: float | None
+    result: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One operation of recovery. well_since: from when on the symptom was away; closed_at: that was verified."""
+
+    worker: str
+    symptom: str
+    opened_at: float
+    tries: Sequence[Try]
+    well_since: float | None
+    closed_at: float | None
+    closed_for: str | None
+
+    @property
+    def mended(self) -> bool:
+        return self.closed_for == "recovered"
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What the ledger said. assumed: posted before the live part, in KRW; state, statement: as its HTTP API has them.
+
+    state and statement are those after the last job; None: it did not answer.
+    """
+
+    assumed: float
+    limit: float
+    warned_ratio: float
+    time_zone: str
+    state: Mapping[str, Any] | None
+    statement: Mapping[str, Any] | None
+
+    @property
+    def posted(self) -> float | None:
+        return None if self.state is None else float(self.state["budgets"]["usage"]["posted"])
+
+
+@dataclass(frozen=True, slots=True)
+class LongTerm:
+    """What the second Prometheus held at the end: contract series, and names that are none (there should be none)."""
+
+    contract_series: int | None
+    others: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +160,7 @@ class Recording:
     arrivals: when each delivered job, the burst's left out, was put on the queue; jobs: those done, burst included.
     intensity_times, intensity_values: the trace's jobs per second without noise, linear between, an hour past the end.
     capacity_jobs_per_second: of one worker, by design. decisions: the folder of the decision records.
+    failures: what was done to workers on purpose; repairs: what recovery's journal says. money: None without a budget.
     """
 
     preparation: Preparation
@@ -119,6 +189,10 @@ class Recording:
     remarks: Sequence[str]
     timings: Mapping[str, float]
     decisions: str
+    failures: Sequence[Failure] = ()
+    repairs: Sequence[Repair] = ()
+    money: Money | None = None
+    long_term: LongTerm | None = None
 
     @property
     def normal_end(self) -> float:
@@ -146,4 +220,8 @@ class Recording:
         data["jobs"] = [Job(**job) for job in data["jobs"]]
         data["fleet"] = [FleetChange(**change) for change in data["fleet"]]
         data["series"] = [Series(**series) for series in data["series"]]
+        data["failures"] = [Failure(**failure) for failure in data["failures"]]
+        data["repairs"] = [Repair(**{**r, "tries": [Try(**one) for one in r["tries"]]}) for r in data["repairs"]]
+        data["money"] = Money(**data["money"]) if data["money"] else None
+        data["long_term"] = LongTerm(**data["long_term"]) if data["long_term"] else None
         return cls(**data)

@@ -12,7 +12,7 @@ from demo import page
 from demo.folder import FolderError, taken
 from demo.recording import FILE_NAME, ComparisonError, Recording
 from demo.run import SetUpError, run
-from demo.settings import Settings
+from demo.settings import FAILS_EVERY, Settings
 from demo.summary import summary
 from demo.trace import TraceError
 from testbed.apt import FetchError
@@ -30,6 +30,9 @@ def run_and_report(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         trace=arguments.trace,
         burst=arguments.burst,
+        failures=arguments.failures,
+        budget=arguments.budget,
+        long_term=arguments.long_term,
         redis_port=arguments.redis_port,
         prometheus_port=arguments.prometheus_port,
         alertmanager_port=arguments.alertmanager_port,
@@ -87,8 +90,9 @@ def summary_text(figures: Mapping[str, Any]) -> str:
     """The summary as a newcomer reads it."""
     ours, theirs = figures["simulated"]["tidewise"], figures["simulated"]["reactive"]
     simulator, burst = figures["simulator"], figures["burst_at_seconds"] is not None
+    jobs = ", ".join(f"{figures[f'jobs_{kind}']} {kind}" for kind in ("done", "failed", "lost", "left"))
     rows = [
-        ("jobs", f"{figures['jobs_done']} done, {figures['jobs_lost']} lost, {figures['jobs_left']} left"),
+        ("jobs", f"{jobs}; one in {FAILS_EVERY} is made to fail"),
         ("not delivered", f"{figures['jobs_undelivered']} jobs" if figures["jobs_undelivered"] else ""),
         ("wait, p95", f"{_seconds(figures['wait_p95_seconds'])}{' before the burst' if burst else ''}"),
         ("", f"{_seconds(figures['wait_p95_with_burst_seconds'])} with it" if burst else ""),
@@ -99,7 +103,12 @@ def summary_text(figures: Mapping[str, Any]) -> str:
         ),
         ("", figures["ramp_lead_reason"] or ""),
         ("notifications", str(figures["notifications"])),
+        *_money_rows(figures["money"]),
+        *[("repaired", _repair_text(repair)) for repair in figures["repairs"]],
     ]
+    if figures["long_term"]:
+        held, others = figures["long_term"]["contract_series"], figures["long_term"]["others"]
+        rows.append(("for a year", f"the second Prometheus holds {held} series of the contract and {others} others"))
     for name, policy in (("tidewise", ours), ("reactive rule", theirs)):
         if policy:
             wait, cost = _seconds(policy["wait_p95_seconds"]), _figure(policy["worker_minutes"])
@@ -112,6 +121,30 @@ def summary_text(figures: Mapping[str, Any]) -> str:
     rows += [("note", remark.splitlines()[0]) for remark in figures["remarks"]]
     title = f"Summary of {figures['live_seconds'] / 60:.1f} minutes{'' if figures['complete'] else ', stopped early'}"
     return "\n".join(["", title, *(f"  {name:<15} {text}" for name, text in rows if text)])
+
+
+def _money_rows(money: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if money is None:
+        return []
+    live, calls = _figure(money["posted_live"]), money["paid_calls"]
+    refused = money["paid_calls_denied"] + money["paid_calls_unanswered"]
+    spent = f"{_figure(money['posted'])} of {money['limit']:,.0f} KRW, {live} of it live; {calls} paid calls"
+    count, at = money["warnings"], money["warned_at_seconds"]
+    when = "" if at is None else f", the first {at:.0f} s after the start"
+    return [
+        ("spent", f"{spent}, {refused} not permitted"),
+        ("", f"{count} warning{'' if count == 1 else 's'} of the budget{when}"),
+    ]
+
+
+def _repair_text(repair: Mapping[str, Any]) -> str:
+    what = f"{repair['worker']} {repair['what'] or 'was sick'}"
+    if not repair["mended"]:
+        return f"{what}: not mended before the end"
+    return (
+        f"{what}: restarted after {repair['restarted_after']:.0f} s, well after {repair['well_after']:.0f} s, "
+        f"verified after {repair['verified_after']:.0f} s"
+    )
 
 
 def _figure(value: float | None) -> str:

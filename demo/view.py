@@ -17,7 +17,7 @@ from rich.text import Text
 
 from demo import settings
 from demo.chart import chart
-from demo.reading import Reading, forecast_shown
+from demo.reading import Purse, Reading, forecast_shown
 
 PLAIN_SECONDS = 5.0
 NEWS_SHOWN = 6
@@ -25,12 +25,13 @@ NEWS_SHOWN = 6
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Where the run stands, in seconds from its live start."""
+    """Where the run stands, in seconds from its live start. budget: whether it has one."""
 
     now: float
     end: float
     rise: float
     burst: float | None
+    budget: bool = False
 
     @property
     def phase(self) -> str:
@@ -75,7 +76,21 @@ def plain_line(now: Reading, clock: Clock) -> str:
         f"  waiting {number(now.backlog)}, oldest {number(now.oldest_seconds, 1, ' s')}"
         f"  workers {number(now.ready)} of {number(now.wanted)} -> {number(now.desired)}"
         f" [{', '.join(now.reasons) or 'no decision yet'}]"
+        f"{_plain_money(now.usage, budget=clock.budget)}"
+        f"{'  mending: ' if now.mending else ''}{', '.join(now.mending)}"
     )
+
+
+def _plain_money(usage: Purse, *, budget: bool) -> str:
+    return f"  spent {number(usage.posted)} of {number(usage.limit)} KRW" if budget else ""
+
+
+def money_text(usage: Purse) -> str:
+    """Posted spend against the limit, for the picture."""
+    if usage.posted is None or usage.limit is None:
+        return "unknown"
+    share = f" ({usage.posted / usage.limit:.1%})" if usage.limit > 0 else ""
+    return f"{usage.posted:,.1f} of {usage.limit:,.0f} KRW{share}"
 
 
 class Screen(Protocol):
@@ -164,6 +179,13 @@ def picture(
         f"{number(shown.ready)} ready of {number(shown.wanted)}",
         f"→ {number(shown.desired)} desired; without forecast {number(shown.reactive)}",
     )
+    if clock.budget:
+        usage = shown.usage
+        held, foreseen = number(usage.held, 1), number(usage.projected)
+        level = usage.level or "unknown"
+        table.add_row("spent", money_text(usage), f"held {held}; month-end {foreseen}; level {level}")
+    if shown.mending:
+        table.add_row("recovery", ", ".join(shown.mending), "")
     parts: list[RenderableType] = [
         Text(f"{_minutes(clock.now)} of {_minutes(clock.end)}: {clock.phase}", style="bold"),
         Text(),

@@ -1,8 +1,9 @@
 """One worker: takes jobs from the Redis queue one at a time, 20 ms of CPU and 480 ms of waiting each.
 
 `python -m demo.worker --redis URL --slot N --start-up SECONDS`. A job is moved to the slot's own list while it is
-worked on, so a worker that is killed loses none. It prints `ready` when its start-up is over; on TERM it finishes its
-job and ends. It dies with its foreman and goes on trying while Redis is away.
+worked on, so a worker that is killed loses none. It prints `ready` when its start-up is over and then, once a second,
+that it still takes turns; on TERM it finishes its job and ends. It dies with its foreman and goes on trying while Redis
+is away. A job that is marked as paid makes one paid call, if the ledger permits it.
 """
 
 import argparse
@@ -14,34 +15,55 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 import redis
 
 from demo import settings
+from demo.paid import Call, Payer, Permit, used_units
 
 TAKE_SECONDS = 1  # how long one request for a job may block; a stop is noticed after it at the latest
 GIVE_UP_SECONDS = 10.0  # how long a stopping worker tries to hand in its last result
+BEAT_SECONDS = 1.0  # between two signs of progress
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
 
 # The counts change only if the job still was this worker's, so that a repeated request counts once.
 _FINISH = """
 if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 1 then
-  redis.call('INCR', KEYS[2])
-  redis.call('INCRBYFLOAT', KEYS[3], ARGV[2])
+  if ARGV[4] == 'failed' then
+    redis.call('INCR', KEYS[5])
+    redis.call('LPUSH', KEYS[6], ARGV[1])
+  else
+    redis.call('INCR', KEYS[2])
+    redis.call('INCRBYFLOAT', KEYS[3], ARGV[2])
+  end
 end
 redis.call('RPUSH', KEYS[4], ARGV[3])
 """
 
 
 class Worker:
-    """Works on jobs until `stop` is set. `client` must neither retry nor wait longer than a few seconds by itself."""
+    """Works on jobs until `stop` is set. `client` must neither retry nor wait longer than a few seconds by itself.
 
-    def __init__(self, client: redis.Redis, slot: int, stop: threading.Event, ready: Callable[[], None]) -> None:
+    say: is given `ready` once and then `turn`, at most once a second. payer: None makes no paid calls.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        slot: int,
+        stop: threading.Event,
+        say: Callable[[str], None],
+        payer: Payer | None = None,
+    ) -> None:
         self.client = client
         self.slot = slot
         self.stop = stop
-        self.ready = ready
+        self.say = say
+        self.payer = payer
+        self._said_at = 0.0
         self._unsure = False  # whether a request for a job failed, so that one may have been moved unseen
 
     def run(self, start_up_seconds: float) -> None:
@@ -49,11 +71,16 @@ class Worker:
             return
         self._until_answered(self.client.ping, give_up_seconds=None)
         if not self.stop.is_set():
-            self.ready()
+            self.say("ready")
         while not self.stop.is_set():
             payload = self._until_answered(self._take, give_up_seconds=None)
             if isinstance(payload, bytes):
                 self._work(payload)
+
+    def _turn(self) -> None:
+        if time.monotonic() - self._said_at >= BEAT_SECONDS:
+            self._said_at = time.monotonic()
+            self.say("turn")
 
     def _take(self) -> object:
         if self._unsure:
@@ -65,24 +92,44 @@ class Worker:
         return payload
 
     def _work(self, payload: bytes) -> None:
+        job = parsed(payload)
         started_at = time.time()
-        work()
+        compute()
+        pause_ends = time.monotonic() + settings.PAUSE_SECONDS
+        call = self._call(job)
+        permit = self.payer.permit(call) if self.payer is not None and call is not None else None
+        time.sleep(max(0.0, pause_ends - time.monotonic()))
+        if self.payer is not None and call is not None and permit is Permit.GRANTED:
+            self.payer.settle(call, used_units(job.number))
         finished_at = time.time()
-        record = json.dumps(result(payload, self.slot, started_at, finished_at))
+        outcome = "failed" if job.fails else "done"
+        record = json.dumps(result(job, self.slot, started_at, finished_at, permit))
         keys = (
             settings.active_key(self.slot),
             settings.COMPLETED_KEY,
             settings.PROCESS_SECONDS_KEY,
             settings.RESULTS_KEY,
+            settings.FAILED_KEY,
+            settings.FAILED_LIST,
         )
-        arguments = (payload, f"{finished_at - started_at:.6f}", record)
+        arguments = (payload, f"{finished_at - started_at:.6f}", record, outcome)
         self._until_answered(lambda: self.client.eval(_FINISH, len(keys), *keys, *arguments), GIVE_UP_SECONDS)
+
+    def _call(self, job: "Job") -> Call | None:
+        """The paid call of this job and which attempt it is; None where it makes none, or Redis cannot count it."""
+        if not job.paid or self.payer is None:
+            return None
+        try:
+            return Call(job.id, int(self.client.hincrby(settings.ATTEMPTS_KEY, job.id, 1)))
+        except redis.RedisError:
+            return None
 
     def _until_answered(self, ask: Callable[[], object], give_up_seconds: float | None) -> object:
         """The answer, asking again while Redis is away. A stop ends it at once, or after give_up_seconds."""
         pause = FIRST_PAUSE_SECONDS
         first = time.monotonic()
         while True:
+            self._turn()
             try:
                 return ask()
             except redis.RedisError as error:
@@ -112,28 +159,62 @@ def put_back(client: redis.Redis, slot: int) -> int:
     return jobs
 
 
-def work() -> None:
-    """What one job costs: CPU time, as the machine accounts it, then a pause."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a job's JSON says. enqueued_at: None for a job that is not ours (no JSON, no id); its text is its id."""
+
+    id: str
+    enqueued_at: object = None
+    burst: bool = False
+    paid: bool = False
+    fails: bool = False
+
+    @property
+    def number(self) -> int:
+        """Its place in the plan, as its id ends."""
+        digits = self.id.rpartition("-")[2]
+        return int(digits) if digits.isdecimal() else 0
+
+
+def parsed(payload: bytes) -> Job:
+    try:
+        job = json.loads(payload)
+        marks = (bool(job.get(mark)) for mark in ("burst", "paid", "fails"))
+        return Job(str(job["id"]), job["enqueued_at"], *marks)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Job(payload.decode(errors="replace"))
+
+
+def compute() -> None:
+    """The CPU time that one job costs, as the machine accounts it."""
     enough = time.thread_time() + settings.CPU_SECONDS
     while time.thread_time() < enough:
         sum(range(1000))  # some work of our own between two looks at the clock, which the kernel works on
-    time.sleep(settings.PAUSE_SECONDS)
 
 
-def result(payload: bytes, slot: int, started_at: float, finished_at: float) -> Mapping[str, object]:
-    """The record of a finished job. A job that is not ours (no JSON, no id) keeps its text as its id."""
-    try:
-        job = json.loads(payload)
-        known = {"id": job["id"], "enqueued_at": job["enqueued_at"], "burst": bool(job.get("burst"))}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        known = {"id": payload.decode(errors="replace"), "enqueued_at": None, "burst": False}
-    return {**known, "slot": slot, "started_at": round(started_at, 6), "finished_at": round(finished_at, 6)}
+def result(
+    job: Job, slot: int, started_at: float, finished_at: float, permit: Permit | None = None
+) -> Mapping[str, object]:
+    """The record of a finished job."""
+    return {
+        "id": job.id,
+        "enqueued_at": job.enqueued_at,
+        "burst": job.burst,
+        "failed": job.fails,
+        "permit": permit,
+        "slot": slot,
+        "started_at": round(started_at, 6),
+        "finished_at": round(finished_at, 6),
+    }
 
 
 def _end_with(parent: int) -> None:
-    """Let the kernel send TERM when the foreman dies, so that no worker outlives the demo (Linux only)."""
+    """Let the kernel end us when the foreman dies, so that no worker outlives the demo (Linux only).
+
+    KILL and not TERM: a worker that is stopped (SIGSTOP) hears no TERM. Its job stays in its list.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
         if os.getppid() != parent:
             sys.exit(0)
 
@@ -144,6 +225,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--slot", required=True, type=int, help="which of the fleet's places this worker fills")
     parser.add_argument("--start-up", type=float, default=0.0, metavar="SECONDS", help="time before its first job")
     parser.add_argument("--foreman", type=int, default=None, metavar="PID", help="end when this process ends")
+    parser.add_argument("--budget", default=None, metavar="URL", help="the ledger; without it nothing is paid for")
+    parser.add_argument("--token-file", type=Path, default=None, metavar="FILE", help="the ledger's bearer token")
     arguments = parser.parse_args(argv)
     stop = threading.Event()
 
@@ -157,7 +240,8 @@ def main(argv: list[str] | None = None) -> int:
     client = redis.Redis.from_url(
         arguments.redis, socket_timeout=TAKE_SECONDS + 2.0, socket_connect_timeout=1.0, retry=None, protocol=2
     )
-    Worker(client, arguments.slot, stop, lambda: print("ready", flush=True)).run(arguments.start_up)
+    payer = Payer(arguments.budget, arguments.token_file) if arguments.budget and arguments.token_file else None
+    Worker(client, arguments.slot, stop, lambda word: print(word, flush=True), payer).run(arguments.start_up)
     return 0
 
 

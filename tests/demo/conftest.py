@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from demo.recording import FleetChange, Job, Preparation, Recording, Series
+from demo.configuration import Addresses
+from demo.recording import Failure, FleetChange, Job, Money, Preparation, Recording, Repair, Series, Try
 
 START = 1_800_000_000.0
 RISE, BURST, END = START + 210.0, START + 355.0, START + 420.0
@@ -63,6 +64,32 @@ def _forecasts() -> list[Series]:
     return found
 
 
+def _spend() -> list[Series]:
+    times = np.arange(START + 10, END, 5.0)
+    posted = [11_210.0 + 0.25 * (t - START) for t in times]
+    on = {"budget": "usage", "currency": "KRW"}
+    return [
+        Series("tidewise_budget_posted", on, times.tolist(), posted),
+        Series("tidewise_budget_held", on, times.tolist(), [1.5] * len(times)),
+    ]
+
+
+STATE = {
+    "limit": "15000", "posted": "11315", "held": "0.5", "committed": "90", "remaining": "3594.5",
+    "projected": "12800.25", "level": "normal",
+}  # fmt: skip
+LINE = {
+    "provider": "google", "service": "", "model": "gemini-2.5-flash", "workflow": "live",
+    "workload": "demo/video-analysis", "posted": "105", "held": "0.5", "committed": "0", "entries": 2000,
+}  # fmt: skip
+REPAIRS = [
+    Repair("worker-01", "WorkerDown", START + 44.0, [Try("restart", START + 44.1, START + 44.5, "done")],
+           START + 110.0, START + 122.0, "recovered"),
+    Repair("worker-02", "WorkerHung", START + 150.0, [Try("restart", START + 150.1, START + 150.5, "done")],
+           None, None, None),
+]  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """One run that went well: the fleet was told 15 workers 90 s before demand needed them."""
@@ -80,12 +107,35 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
         arrivals=[job.enqueued_at for job in jobs if not job.burst], jobs=jobs,
         delivered=len(jobs), undelivered=0, left=0, driver_latest_seconds=0.004,
         intensity_times=minutes.tolist(), intensity_values=[intensity(at) for at in minutes],
-        fleet=fleet((0, 11), (320, 15)), series=_forecasts(),
+        fleet=fleet((0, 11), (320, 15)), series=[*_forecasts(), *_spend()],
         notifications=[{"at": BURST + 33.0, "status": "firing", "alertname": "QueueAgeSLO", "labels": WORKLOAD,
                         "summary": "Work of demo/video-analysis waits 14s, longer than promised.", "link": None}],
-        remarks=[], timings={"fetch_seconds": 0.1, "set_up_seconds": 8.0},
+        remarks=[], timings={"fetch_seconds": 0.1, "set_up_seconds": 8.0, "cpu_seconds": 90.0, "whole_seconds": 450.0},
         decisions=str(tmp_path_factory.mktemp("decisions")),
+        failures=[Failure("killed", "worker-01", START + 34.0, START + 44.5),
+                  Failure("hung", "worker-02", START + 129.0, START + 150.5)],
+        repairs=REPAIRS,
+        money=Money(assumed=11_210.0, limit=15_000.0, warned_ratio=0.75, time_zone="Asia/Seoul",
+                    state={"budgets": {"usage": STATE}}, statement={"lines": [LINE]}),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def addresses() -> Addresses:
+    """Where nothing listens: for configuration that is only written."""
+    return Addresses(
+        "redis://127.0.0.1:20001/0",
+        prometheus_port=20002,
+        alertmanager_port=20003,
+        exporter_port=20004,
+        forecast_port=20005,
+        scale_port=20006,
+        budget_port=20008,
+        recovery_port=20009,
+        fleet_port=20010,
+        receiver_port=20007,
+        long_term_port=20011,
+    )
 
 
 @pytest.fixture

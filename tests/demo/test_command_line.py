@@ -20,9 +20,7 @@ from demo.settings import Settings
 from demo.show import summary_text
 from demo.summary import summary
 from exporters.__main__ import read_section
-from testbed.parts import free_port, promtool
-
-ADDRESSES = Addresses("redis://127.0.0.1:20001/0", 20002, 20003, 20004, 20005, 20006, 20007)
+from testbed.parts import amtool, free_port, promtool
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -33,7 +31,17 @@ def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_teaches() -> None:
     shown = demo("--help")
     assert shown.returncode == 0
-    for word in ("--minutes", "--start-up", "--trace", "--seed", "--folder", "--no-burst", "report", "Ctrl-C"):
+    for word in (
+        "--minutes",
+        "--start-up",
+        "--trace",
+        "--seed",
+        "--folder",
+        "--no-burst",
+        "--no-failures",
+        "report",
+        "Ctrl-C",
+    ):
         assert word in shown.stdout
 
 
@@ -86,9 +94,9 @@ def test_a_recording_of_another_version_is_refused(tmp_path: Path) -> None:
     assert "not a recording of this version" in refused.stderr
 
 
-def test_the_written_configuration_is_a_users(tmp_path: Path) -> None:
+def test_the_written_configuration_is_a_users(addresses: Addresses, tmp_path: Path) -> None:
     path = tmp_path / "tidewise.yaml"
-    configuration.write(configuration.tidewise(Settings(folder=tmp_path), ADDRESSES), path, "Written.")
+    configuration.write(configuration.tidewise(Settings(folder=tmp_path), addresses), path, "Written.")
     config = load(path)
     workload = config.workload("demo/video-analysis")
     assert workload is not None
@@ -96,25 +104,83 @@ def test_the_written_configuration_is_a_users(tmp_path: Path) -> None:
     assert (workload.slo.wait_seconds, workload.slo.objective, workload.lead_time_seconds) == (5.0, 0.95, 60.0)
     assert config.scale.record_every_seconds == 0.0
     section: Any = read_section(path, ["host", "queue"])
-    assert section.listen == [ADDRESSES.exporter]
+    assert section.listen == [addresses.exporter]
     assert len(section.queue.redis[0].queues[0].active) == 20
+    assert config.budget is not None
+    assert (str(config.budget.total), str(config.budget.usage), config.budget.time_zone) == (
+        "24,900 KRW",
+        "15,000 KRW",
+        "Asia/Seoul",
+    )
+    assert config.recovery is not None
+    (target,) = config.recovery.targets
+    assert (target.mode, target.label, target.verify_seconds) == ("act", "worker", 90.0)
+    for token in (config.budget.token_file, config.recovery.token_file):
+        assert token is not None
+        assert token.stat().st_mode & 0o077 == 0
+        assert len(token.read_text().strip()) >= 16
+
+
+def test_without_a_budget_nothing_has_a_price(addresses: Addresses, tmp_path: Path) -> None:
+    path = tmp_path / "tidewise.yaml"
+    configuration.write(configuration.tidewise(Settings(folder=tmp_path, budget=False), addresses), path, "Written.")
+    config = load(path)
+    assert config.budget is None
+    assert config.workloads[0].price is None
 
 
 @pytest.mark.real
-def test_prometheus_and_alertmanager_take_theirs(tmp_path: Path, parts_root: Path) -> None:
+def test_prometheus_and_alertmanager_take_theirs(addresses: Addresses, tmp_path: Path, parts_root: Path) -> None:
     rules = tmp_path / "workloads.yml"
     rules.write_text("groups: []\n")
     path = tmp_path / "prometheus.yml"
-    document = configuration.prometheus(ADDRESSES, rules)
+    document = configuration.prometheus(Settings(folder=tmp_path), addresses, rules)
     configuration.write(document, path, "Written.")
     checked = promtool("check", "config", path, root=parts_root)
     assert checked.returncode == 0, checked.stderr
     assert document["global"]["scrape_interval"] == document["global"]["evaluation_interval"] == "5s"
     jobs = {job["job_name"] for job in document["scrape_configs"]}
-    assert jobs == {"tidewise-exporter", "tidewise-forecast", "tidewise-scale", "prometheus"}
-    routed = configuration.alertmanager(ADDRESSES)
-    urls = [hook["url"] for receiver in routed["receivers"] for hook in receiver.get("webhook_configs", [])]
-    assert set(urls) == {"http://127.0.0.1:20007/"}
+    ours = {f"tidewise-{name}" for name in ("exporter", "forecast", "scale", "budget", "recovery")}
+    assert jobs == {*ours, "demo-fleet", "prometheus"}
+    assert "remote_write" not in document
+    configuration.write(
+        configuration.alertmanager(Settings(folder=tmp_path), addresses), tmp_path / "am.yml", "Written."
+    )
+    checked = amtool("check-config", tmp_path / "am.yml", root=parts_root)
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("alert", "receivers"),
+    [
+        pytest.param("QueueAgeSLO", "people", id="people hear of the queue"),
+        pytest.param("WorkerDown", "recovery,people", id="recovery and people hear of a worker"),
+        pytest.param("WorkerHung", "recovery,people", id="of one that hangs too"),
+        pytest.param("Watchdog", "nobody", id="nobody hears of the sign of life"),
+    ],
+)
+def test_an_alert_takes_its_route(
+    addresses: Addresses, tmp_path: Path, parts_root: Path, alert: str, receivers: str
+) -> None:
+    path = tmp_path / "alertmanager.yml"
+    configuration.write(configuration.alertmanager(Settings(folder=tmp_path), addresses), path, "Written.")
+    routed = amtool("config", "routes", "test", f"--config.file={path}", f"alertname={alert}", root=parts_root)
+    assert routed.stdout.strip() == receivers, routed.stderr
+
+
+@pytest.mark.real
+def test_only_the_contract_is_kept_for_a_year(addresses: Addresses, tmp_path: Path, parts_root: Path) -> None:
+    rules = tmp_path / "workloads.yml"
+    rules.write_text("groups: []\n")
+    document = configuration.prometheus(Settings(folder=tmp_path, long_term=True), addresses, rules)
+    (remote,) = document["remote_write"]
+    assert remote["url"] == "http://127.0.0.1:20011/api/v1/write"
+    assert [rule["action"] for rule in remote["write_relabel_configs"]] == ["keep"]
+    for name, content in (("prometheus", document), ("longterm", configuration.long_term())):
+        configuration.write(content, tmp_path / f"{name}.yml", "Written.")
+        checked = promtool("check", "config", tmp_path / f"{name}.yml", root=parts_root)
+        assert checked.returncode == 0, checked.stderr
 
 
 MESSAGE = {
@@ -164,7 +230,7 @@ COMPARISON = {
 def test_the_summary_on_the_terminal_says_what_counts(recording: Recording) -> None:
     text = summary_text(summary(recording, COMPARISON, None))
     for shown in (
-        "8800 done, 0 lost, 0 left",
+        "8800 done, 0 failed, 0 lost, 0 left",
         "p95 wait 0.40 s at 70.10 worker-minutes",
         "p95 wait 1.90 s at 70.90 worker-minutes",
         "for the fleet as it was, the simulator says p95 0.90 s",
@@ -186,13 +252,13 @@ def test_the_page_says_how_it_was_made_and_where_to_doubt_it(recording: Recordin
         "QueueAgeSLO",
     ):
         assert said in html
-    assert html.count("data:image/svg+xml;base64,") == 5
+    assert html.count("data:image/svg+xml;base64,") == 7
 
 
 def test_a_page_of_a_run_that_knew_nothing_says_so(changed: Callable[..., Recording], tmp_path: Path) -> None:
     bare = changed(
         jobs=[], arrivals=[], fleet=[], series=[], notifications=[], burst_at=None, delivered=0,
-        remarks=["Prometheus did not answer"],
+        failures=[], repairs=[], remarks=["Prometheus did not answer"],
     )  # fmt: skip
     page.write(bare, summary(bare, None, "only 0 jobs arrived"), None, tmp_path / "report.html")
     html = " ".join((tmp_path / "report.html").read_text().split())
@@ -202,5 +268,6 @@ def test_a_page_of_a_run_that_knew_nothing_says_so(changed: Callable[..., Record
         "Prometheus did not answer",
         "None was delivered",
         "No decision was recorded",
+        "No worker failed",
     ):
         assert said in html

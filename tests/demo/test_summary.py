@@ -1,6 +1,7 @@
 """The figures of a run, and the reasons where there are none."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -114,3 +115,54 @@ def test_a_recording_is_read_as_it_was_written(recording: Recording, tmp_path_fa
     assert again.jobs[:5] == recording.jobs[:5]
     assert again.series[0].labels == recording.series[0].labels
     assert summary(again, None, None) == summary(recording, None, None)
+
+
+def warning(at: float) -> dict[str, object]:
+    labels = {"budget": "usage", "threshold": "75"}
+    return {"at": at, "status": "firing", "alertname": "BudgetThreshold", "labels": labels, "summary": "", "link": None}
+
+
+def test_money_is_what_the_ledger_said_last_and_when_people_were_warned(changed: Changed) -> None:
+    jobs = [Job(f"job-{i}", START, START, START + 0.5, burst=False, permit=permit)
+            for i, permit in enumerate(["granted"] * 3 + ["denied"] * 2 + ["unanswered", None])]  # fmt: skip
+    figures = summary(changed(jobs=jobs, notifications=[warning(START + 150.0)]), None, None)["money"]
+    assert (figures["posted"], figures["posted_before"], figures["posted_live"]) == (11315.0, 11210.0, 105.0)
+    assert (figures["paid_calls"], figures["paid_calls_denied"], figures["paid_calls_unanswered"]) == (3, 2, 1)
+    assert (figures["warnings"], figures["warned_at_seconds"], figures["warned_before_limit"]) == (1, 150.0, True)
+    assert (figures["projected"], figures["level"]) == (12800.25, "normal")
+
+
+def test_a_ledger_that_did_not_answer_leaves_money_unknown_and_not_zero(recording: Recording, changed: Changed) -> None:
+    assert recording.money is not None
+    figures = summary(changed(money=replace(recording.money, state=None, statement=None)), None, None)["money"]
+    assert (figures["posted"], figures["posted_live"], figures["level"]) == (None, None, None)
+    assert figures["warned_before_limit"] is None
+    assert summary(changed(money=None), None, None)["money"] is None
+
+
+def test_a_repair_is_told_from_its_failure_on(recording: Recording, changed: Changed) -> None:
+    told = {"at": START + 42.0, "status": "firing", "alertname": "WorkerDown", "labels": {"worker": "worker-01"}}
+    down, hung = summary(changed(notifications=[told]), None, None)["repairs"]
+    assert (down["what"], down["worker"], down["at_seconds"]) == ("killed", "worker-01", 34.0)
+    assert (down["people_told_after"], down["confirmed_after"], down["restarted_after"]) == (8.0, 10.0, 10.5)
+    assert (down["well_after"], down["verified_after"], down["mended"]) == (76.0, 88.0, True)
+    assert (hung["verified_after"], hung["mended"], hung["people_told_after"]) == (None, False, None)
+
+
+def test_a_failure_that_nobody_noticed_and_a_repair_that_nobody_planned_are_told_too(
+    recording: Recording, changed: Changed
+) -> None:
+    first, second = recording.repairs
+    found = summary(changed(repairs=[replace(second, worker="worker-09")]), None, None)["repairs"]
+    assert [(one["what"], one["worker"], one["alert"]) for one in found] == [
+        ("killed", "worker-01", None),
+        ("hung", "worker-02", None),
+        (None, "worker-09", "WorkerHung"),
+    ]
+    assert first.mended
+
+
+def test_failed_jobs_are_neither_done_nor_lost(recording: Recording, changed: Changed) -> None:
+    jobs = [replace(job, failed=index < 10) for index, job in enumerate(recording.jobs)]
+    figures = summary(changed(jobs=jobs), None, None)
+    assert (figures["jobs_done"], figures["jobs_failed"], figures["jobs_lost"]) == (8790, 10, 0)
