@@ -118,11 +118,17 @@ def withdraw(db: Connection, at: Standing, workload: str, instance: str, hold_id
         first = opened(db, hold_id)[0]
         if (first.scope.workload, first.instance) != (workload, instance):
             raise UnknownHoldError(f"{hold_id}: this is no hold of {workload}/{instance}")
-    if first.started is None or first.started < first.at:
+    ended, after = rows.event(db, f"{first.hold_id}#closed"), rows.next_of_instance(db, first)
+    if ended is None and (_ran(first) or (after is not None and _ran(after))):
         raise ConflictError(
-            f"{first.hold_id}: {workload}/{instance} ran before this hold; settle it when it has stopped"
+            f"{first.hold_id}: {workload}/{instance} ran before this hold or beyond it; settle it when it has stopped"
         )
     return close(db, first.hold_id, "nothing started", Cost(0), at.at, State.VOIDED)
+
+
+def _ran(row: Entry) -> bool:
+    """Whether this row says that its instance was running when it was written."""
+    return row.started is None or row.started < row.at
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,16 @@ def last_of_instance(db: sqlite3.Connection, workload: str, instance: str) -> En
     return _entry(row) if row else None
 
 
+def next_of_instance(db: sqlite3.Connection, hold: Entry) -> Entry | None:
+    """The first row of the same instance that came after this hold was taken and is not of it."""
+    row = db.execute(
+        _SELECT + "WHERE workload = ? AND instance = ? AND instance <> '' AND hold_id <> ? "  # noqa: S608 - constants
+        "AND id > (SELECT id FROM entry WHERE event_id = ?) ORDER BY id LIMIT 1",
+        (hold.scope.workload, hold.instance, hold.hold_id, hold.event_id),
+    ).fetchone()
+    return _entry(row) if row else None
+
+
 def overdue(db: sqlite3.Connection, at: float, most: int) -> list[Entry]:
     """Open holds whose time is over, the oldest first."""
     ids = db.execute("SELECT hold_id FROM open_hold WHERE until <= ? ORDER BY until LIMIT ?", (at, most)).fetchall()

@@ -303,7 +303,7 @@ def test_a_replica_that_provably_never_started_gives_its_hold_back(serve: Serve)
     asked.post("/permit", **replica, running=True)
     status, answer = asked.post("/void", **replica, nothing_started=True)
     assert status == 409
-    assert answer["error"].endswith("default/video/0 ran before this hold; settle it when it has stopped")
+    assert answer["error"].endswith("default/video/0 ran before this hold or beyond it; settle it when it has stopped")
 
 
 def test_the_learned_lead_time_counts_in_the_hold(serve: Serve) -> None:

@@ -258,6 +258,18 @@ def test_what_has_run_cannot_be_voided(open_ledger: Open, sentence: str) -> None
     assert fleet.totals(110) == before
 
 
+@pytest.mark.parametrize("gap", [0, 100])
+def test_what_ran_on_after_its_hold_expired_cannot_be_voided(fleet: Fleet, gap: float) -> None:
+    first = fleet.ask(0).entry
+    assert first is not None
+    fleet.ask(FIRST + gap, running=True)
+    before = fleet.totals(FIRST + gap)
+    for hold in (None, first.hold_id):
+        with pytest.raises(ConflictError, match="ran before this hold or beyond it"):
+            fleet.withdraw(FIRST + gap + 1, hold)
+    assert fleet.totals(FIRST + gap) == before
+
+
 def test_no_hold_and_the_hold_of_another(fleet: Fleet) -> None:
     assert fleet.withdraw(0) is None
     entry = fleet.ask(0).entry
