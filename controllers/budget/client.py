@@ -99,9 +99,9 @@ class Client:
         if status != 200:
             raise UnreachableError(f"{self._url}/settle: {status} {answer.get('error', '')}")
 
-    def void(self, workload: str, instance: str, seconds: float) -> None:
+    def void(self, workload: str, instance: str, hold: str, seconds: float) -> None:
         """Of an instance that provably never started: nothing is due. Safe to repeat. Raises UnreachableError."""
-        body = {"kind": "replica", "workload": workload, "instance": instance, "nothing_started": True}
+        body = {"kind": "replica", "workload": workload, "instance": instance, "nothing_started": True, "hold": hold}
         status, answer = self._ask("POST", "/void", body, seconds)
         if status == 409:  # part of its time is billed already: what is left ends as a replica's does
             self.release(workload, instance, seconds)

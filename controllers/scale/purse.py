@@ -27,7 +27,7 @@ class _Slots:
 
     taken_at: dict[int, float] = field(default_factory=dict)
     refused: dict[int, float] = field(default_factory=dict)  # slot -> when the ledger first would not pay on
-    unstarted: set[int] = field(default_factory=set)  # held for replicas that the target may never have been told of
+    unstarted: dict[int, str] = field(default_factory=dict)  # slot -> its hold, while the target was not told of it
     refused_at: float = -math.inf  # when the ledger last would not pay on for one
     known: bool = False  # what an earlier process had held beyond the running ones was given up
 
@@ -88,14 +88,14 @@ class Purse:
         slots, until = self._of(workload), _until(tick)
         for number, slot in enumerate(range(running, running + more)):
             try:
-                self._client.hold(workload, str(slot), _left(until), lead_seconds)
+                held = self._client.hold(workload, str(slot), _left(until), lead_seconds)
             except RefusedError as error:
                 return Taken(number, str(error))
             except (UnreachableError, StepError) as error:
                 self.problem = str(error)
                 return Taken(number, str(error), silent=True)
             slots.taken_at[slot] = tick.now
-            slots.unstarted.add(slot)
+            slots.unstarted[slot] = held.hold
         return Taken(more)
 
     def started(self, workload: str) -> None:
@@ -111,7 +111,7 @@ class Purse:
             for slot in self._left_over(workload, running, until):
                 self._client.release(workload, str(slot), _left(until))
             slots.known = True
-        slots.unstarted -= set(range(running))
+        slots.unstarted = {slot: hold for slot, hold in slots.unstarted.items() if slot >= running}
         slots.refused = {slot: since for slot, since in slots.refused.items() if slot < running}
         for slot in range(running):
             if slot in slots.refused or now - slots.taken_at.get(slot, -self._ttl) >= self._ttl:
@@ -131,13 +131,13 @@ class Purse:
             slots.taken_at[slot] = now
 
     def _give_up(self, workload: str, slots: _Slots, slot: int, seconds: float) -> None:
-        """Of a replica that the target was never told of, nothing is due."""
+        """Of a replica that the target was never told of, nothing is due: telling it failed, and it was read since."""
         if slot in slots.unstarted:
-            self._client.void(workload, str(slot), seconds)
+            self._client.void(workload, str(slot), slots.unstarted[slot], seconds)
         else:
             self._client.release(workload, str(slot), seconds)
         slots.taken_at.pop(slot, None)
-        slots.unstarted.discard(slot)
+        slots.unstarted.pop(slot, None)
 
     def _left_over(self, workload: str, running: int, until: float) -> Iterator[int]:
         """Slots that an earlier process may have held for replicas that are gone by now."""
