@@ -106,7 +106,8 @@ def _users(facts: Facts) -> Iterator[Measure]:
     promise = facts.promise
     if promise.is_queue:
         yield from measured(facts, AGE, "work", Method.SATURATION, promise.wait_seconds, "s", what="promised wait")
-        yield from measured(facts, DRAIN, "work", Method.SATURATION, promise.wait_seconds, "s", what="promised wait")
+        if facts.now(AGE) is None:  # jobs do not tell when they were enqueued: what waits at the present pace does
+            yield from _drain(facts)
         if facts.now(THROUGHPUT) == 0:
             what = "nothing gets done"
             yield from measured(facts, BACKLOG, "work", Method.SATURATION, 1, "items", what=what)
@@ -116,7 +117,15 @@ def _users(facts: Facts) -> Iterator[Measure]:
     yield from failing(facts)
 
 
+def _drain(facts: Facts) -> Iterator[Measure]:
+    # Little's law: all that waits or is under way, over the pace, is the wait and the service of one piece.
+    limit = facts.promise.wait_seconds + (facts.service_seconds() or 0.0)
+    what = "promised wait and one service"
+    yield from measured(facts, DRAIN, "work", Method.SATURATION, limit, "s", what=what)
+
+
 def _resources(facts: Facts) -> Iterator[Measure]:
+    yield from _drain(facts)
     yield from replicas_measured(facts)
     yield from slower(facts, "dependency")
     yield from money_measured(facts)

@@ -206,13 +206,17 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One resource that is at its limit, what shows it, and what to change. `where`: which machine, budget, …"""
+    """One resource that is at its limit, what shows it, and what to change.
+
+    `where`: which machine, budget, …. `raise_to`: the number, where the change is to raise replicas.max.
+    """
 
     resource: Resource
     where: str
     evidence: tuple[Measure, ...]
     says: str
     change: str
+    raise_to: int | None = None
 
     @property
     def pressure(self) -> float:

@@ -46,12 +46,23 @@ BLIND = (
 
 def needed(facts: Facts, service_seconds: float | None) -> int | None:
     """Enough for what comes, and for what waits within the promise (or the time in which replicas could be there)."""
-    promise, demand = facts.promise, facts.now(DEMAND)
-    if demand is None or service_seconds is None:
+    promise, arriving = facts.promise, _arriving(facts)
+    if arriving is None or service_seconds is None:
         return None
     within = max(promise.wait_seconds, facts.lead_time() + promise.minimum_run_seconds)
-    rate = demand + (facts.now(BACKLOG) or 0.0) / within
+    rate = arriving + (facts.now(BACKLOG) or 0.0) / within
     return max(1, math.ceil(rate * service_seconds / promise.concurrency - 1e-9))
+
+
+def _arriving(facts: Facts) -> float | None:
+    """Work per second. Demand is a rate over a minute and lags a rise; what is done and what piles up do not."""
+    demand, done, backlog = facts.now(DEMAND), facts.now(THROUGHPUT), facts.trace(BACKLOG)
+    if demand is None or done is None or backlog is None:
+        return demand
+    late = [sample for sample in backlog.samples if sample.at > facts.at - facts.window_seconds / 3]
+    if len(late) < 2:
+        return demand
+    return max(demand, done + (late[-1].value - late[0].value) / (late[-1].at - late[0].at))
 
 
 def replicas_measured(facts: Facts) -> Iterator[Measure]:
@@ -110,14 +121,15 @@ def maximum(facts: Facts) -> Iterator[Finding]:
     enough = needed(facts, seconds)
     if enough is not None and current is not None and current < told and enough <= most:
         return  # they are enough, once they have started
-    change = f"raise replicas.max from {most}"
+    change, more = f"raise replicas.max from {most}", None
     if enough is not None:
         more = max(most + 1, enough)
         waiting = facts.now(BACKLOG)
         also = "" if waiting is None else f" and {waiting:g} that wait or are under way"
-        change += f" to {more}: {facts.now(DEMAND):.3g} items/s{also}, {seconds:.3g} s each, need {enough}"
-        change += _on_the_machines(facts, more / most)
-    yield Finding(Resource.MAX_REPLICAS, "", evidence, f"all {most} replicas that replicas.max allows are told", change)
+        change += f" to {more}: {_arriving(facts):.3g} items/s{also}, {seconds:.3g} s each, need {enough}"
+        change += _on_the_machines(facts, more / max(1, most))
+    says = f"all {most} replicas that replicas.max allows are told"
+    yield Finding(Resource.MAX_REPLICAS, "", evidence, says, change, more)
 
 
 def _on_the_machines(facts: Facts, growth: float) -> str:

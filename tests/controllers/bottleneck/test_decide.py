@@ -351,6 +351,30 @@ TABLE: list[tuple[str, Facts, str, str]] = [
         "max_replicas",
         "raise replicas.max from 4",
     ),
+    (
+        "jobs do not tell when they were enqueued: what waits at the present pace stands in for their age",
+        facts(AT_MAX | {AGE: None}),
+        "max_replicas",
+        "",
+    ),
+    (
+        "all that is under way takes longer than the promised wait, as long work does, and none of it waits",
+        facts(CALM | {SERVICE_SECONDS: 90.0, DRAIN: 95.0, UTILIZATION: 0.95}, usual=90.0),
+        "none",
+        "",
+    ),
+    (
+        "the same, and no age: the pace allows for one service",
+        facts(CALM | {AGE: None, SERVICE_SECONDS: 90.0, DRAIN: 95.0, UTILIZATION: 0.95}, usual=90.0),
+        "none",
+        "",
+    ),
+    (
+        "demand, a rate over a minute, lags: what piles up tells what really comes",
+        facts(AT_MAX | {DEMAND: 8.0, BACKLOG: tuple(60.0 * n for n in range(60))}),  # four a second
+        "max_replicas",
+        "12 items/s and 3210 that wait or are under way, 0.5 s each, need 23",
+    ),
     ("nothing at all is known", facts({}), "unknown", ""),
     (
         "a service answers twice as slowly as usual",

@@ -187,6 +187,7 @@ def test_json_has_the_same_answer(asked) -> None:
     assert status == 0
     assert answer["verdict"] == "bottleneck"
     assert answer["bottleneck"]["resource"] == "max_replicas"
+    assert answer["bottleneck"]["raise_to"] == 10
     assert answer["window_seconds"] == 600
     assert {measure["method"] for measure in answer["measures"]} == {"utilization", "saturation", "errors"}
     assert all(measure["pressure"] is not None for measure in answer["measures"])
