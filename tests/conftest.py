@@ -11,6 +11,7 @@ from testbed import fetch
 from testbed.kube.fixtures import kube_cluster as kube_cluster
 from testbed.kube.fixtures import kube_namespace as kube_namespace
 from testbed.parts import Prometheus, Redis
+from tests.live_demo import LiveDemo, run_live_demo
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +48,20 @@ def prometheus_factory(parts_root: Path, tmp_path: Path) -> Iterator[Callable[..
             return running.enter_context(Prometheus(folder, config_file, root=parts_root, **options))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def live_demo(parts_root: Path, tmp_path_factory: pytest.TempPathFactory) -> LiveDemo:
+    """One whole run of the shortened demo, for all tests that look at one; the first of them waits three minutes."""
+    return run_live_demo(tmp_path_factory.mktemp("live") / "demo")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whichever test asks for the live demo first waits for it."""
+    for item in items:
+        if "live_demo" in getattr(item, "fixturenames", ()):
+            for mark in (pytest.mark.real, pytest.mark.demo, pytest.mark.timeout(500)):
+                item.add_marker(mark)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # the outermost, so that this is the last section

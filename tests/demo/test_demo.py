@@ -2,11 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,57 +14,9 @@ import pytest
 
 from controllers.scale.decide import decide
 from controllers.scale.records import read
+from tests.live_demo import LiveDemo, Running
 
 pytestmark = [pytest.mark.real, pytest.mark.demo, pytest.mark.timeout(400)]
-MARK = "TIDEWISE_DEMO_TEST"
-
-
-class Running:
-    """`python -m demo` in a folder of its own. `ours` finds every process that descends from it."""
-
-    def __init__(self, folder: Path, *arguments: str) -> None:
-        self.folder = folder
-        self.mark = uuid.uuid4().hex
-        self.output = folder.with_suffix(".out")
-        with self.output.open("wb") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "demo", "--folder", str(folder), *arguments],
-                stdout=out, stderr=subprocess.STDOUT, env={**os.environ, MARK: self.mark}, start_new_session=True,
-            )  # fmt: skip
-
-    @property
-    def said(self) -> str:
-        return self.output.read_text(errors="replace")
-
-    def ours(self) -> list[str]:
-        """Command lines of what still runs."""
-        wanted = f"{MARK}={self.mark}".encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdecimal():
-                continue
-            try:
-                if wanted in (entry / "environ").read_bytes():
-                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-            except OSError:
-                continue  # it has ended, or is somebody else's
-        return [line for line in found if line]
-
-    def wait_for(self, text: str, seconds: float = 60.0, since: int = 0) -> None:
-        until = time.monotonic() + seconds
-        while text not in self.said[since:]:
-            assert self.process.poll() is None, f"it ended before it said {text!r}:\n{self.said}"
-            assert time.monotonic() < until, f"it did not say {text!r}:\n{self.said}"
-            time.sleep(0.1)
-
-    def end(self, seconds: float) -> int:
-        try:
-            return self.process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            pytest.fail(f"it did not end within {seconds:.0f} s:\n{self.said}")
-
-    def pid_of(self, name: str) -> int:
-        return int(json.loads((self.folder / "processes.json").read_text())[name])
 
 
 @pytest.fixture
@@ -84,14 +36,14 @@ def demo(parts_root: Path, tmp_path: Path) -> Iterator[Callable[..., Running]]:
             running.process.wait(60)
 
 
-def test_the_main_job(demo: Callable[..., Running]) -> None:
-    running = demo("--minutes", "2", "--start-up", "10")
-    assert running.end(250) == 0, running.said
-    assert running.ours() == []
-    figures = json.loads((running.folder / "summary.json").read_text())
+def test_the_main_job(live_demo: LiveDemo) -> None:
+    assert live_demo.status == 0, live_demo.said
+    assert live_demo.left_running == []
+    figures = live_demo.summary
 
     assert figures["complete"] is True
     assert figures["jobs_done"] > 2000
+    assert figures["jobs_failed"] > 10
     assert (figures["jobs_lost"], figures["jobs_undelivered"]) == (0, 0)
     assert figures["wait_p95_with_burst_seconds"] > 5.0
     assert figures["worker_minutes"] > 15.0
@@ -101,40 +53,80 @@ def test_the_main_job(demo: Callable[..., Running]) -> None:
         assert figures["simulated"][policy]["worker_minutes"] > 0.0
 
     # the notification was delivered and shown, and it is about the burst
-    assert figures["notifications"] >= 1
     assert 5.0 < figures["notification_seconds_after_burst"] < 60.0
-    assert "NOTIFICATION: QueueAgeSLO" in running.said
+    assert "NOTIFICATION: QueueAgeSLO" in live_demo.said
 
-    # demand, forecast, queue, workers and the reason were shown, and none of them stayed unknown
-    shown = [line for line in running.said.splitlines() if "  demand " in line]
+    # demand, forecast, queue, workers, spend and the reason were shown, and none of them stayed unknown
+    shown = [line for line in live_demo.said.splitlines() if "  demand " in line]
     assert len(shown) > 10
-    assert any("unknown" not in line and "[forecast" in line for line in shown), running.said
+    assert any("unknown" not in line and "[forecast" in line for line in shown), live_demo.said
 
     # every decision can be computed again from its record
-    records = list(read(running.folder / "decisions"))
+    records = list(read(live_demo.folder / "decisions"))
     assert len(records) > 15
     for record in records:
         assert decide(record.state, record.rules) == record.decision
 
-    # the page stands alone
-    page = (running.folder / "report.html").read_text()
-    assert page.count("data:image/svg+xml;base64,") == 5
-    assert "QueueAgeSLO" in page
+
+def test_each_paid_call_was_permitted_and_people_were_warned_once_before_the_limit(live_demo: LiveDemo) -> None:
+    money = live_demo.summary["money"]
+    assert money["paid_calls"] > 200
+    assert money["paid_calls_denied"] == 0
+    assert money["paid_calls_unanswered"] <= 0.05 * money["paid_calls"]
+    assert money["posted_before"] < 0.75 * money["limit"] < money["posted"] < money["limit"]
+    assert (money["warnings"], money["warned_before_limit"]) == (1, True)
+    (warning,) = [n for n in live_demo.notifications if n["alertname"].startswith("Budget") and n["status"] == "firing"]
+    assert (warning["labels"]["budget"], warning["labels"]["threshold"]) == ("usage", "75")
+    assert "NOTIFICATION: BudgetThreshold: 75% of the budget 'usage' is spent." in live_demo.said
+    assert "gemini-2.5-flash" in str(live_demo.tools["budget statement"])
+
+
+def test_both_workers_that_failed_were_restarted_verified_and_told_of(live_demo: LiveDemo) -> None:
+    planned = {one["what"]: one for one in live_demo.timeline if one["what"] is not None}
+    assert {what: one["alert"] for what, one in planned.items()} == {"killed": "WorkerDown", "hung": "WorkerHung"}
+    for one in planned.values():
+        assert one["mended"], live_demo.said
+        assert one["attempts"] == 1
+        assert 0 < one["people_told_after"] < one["verified_after"]
+        assert 0 < one["confirmed_after"] <= one["restarted_after"] < one["well_after"] < one["verified_after"]
+        told = [n["labels"]["worker"] for n in live_demo.notifications if n["alertname"] == one["alert"]]
+        assert one["worker"] in told
+    assert "RecoveryActed" in {n["alertname"] for n in live_demo.notifications}
+    # the foreman did not heal by itself, and the job in the dead worker's hand was done all the same
+    timeline = [json.loads(line) for line in (live_demo.folder / "fleet.jsonl").read_text().splitlines()]
+    slot = int(planned["killed"]["worker"].removeprefix("worker-"))
+    events = [line["event"] for line in timeline if line["slot"] == slot]
+    died = events.index("died")
+    assert [event for event in events[died:] if event != "put back"][:4] == ["died", "restart", "start", "ready"]
+    assert "worker" in str(live_demo.tools["recovery why"])
+
+
+def test_a_second_prometheus_holds_the_contract_and_nothing_else(live_demo: LiveDemo) -> None:
+    assert live_demo.summary["long_term"]["contract_series"] > 50
+    assert live_demo.summary["long_term"]["others"] == 0
+    assert "the second Prometheus holds" in live_demo.said
+
+
+def test_the_page_stands_alone_and_comes_out_again_from_what_was_recorded(live_demo: LiveDemo, tmp_path: Path) -> None:
+    page = (live_demo.folder / "report.html").read_text()
+    assert page.count("data:image/svg+xml;base64,") == 7
+    for said in ("QueueAgeSLO", "BudgetThreshold", "WorkerHung", "gemini-2.5-flash"):
+        assert said in page
     assert 'src="http' not in page
     assert 'href="http' not in page
-
-    # and comes out again from what was recorded
-    (running.folder / "report.html").unlink()
-    argv = [sys.executable, "-m", "demo", "report", "--folder", str(running.folder)]
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    shutil.copy(live_demo.folder / "recording.json", folder)
+    argv = [sys.executable, "-m", "demo", "report", "--folder", str(folder)]
     again = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert again.returncode == 0, again.stderr
-    assert (running.folder / "report.html").read_text() == page
+    assert (folder / "report.html").read_text() == page
 
 
 def test_parts_that_die_in_the_middle_are_shown_and_nothing_is_scaled_in_for_want_of_them(
     demo: Callable[..., Running],
 ) -> None:
-    running = demo("--minutes", "3", "--start-up", "10", "--no-burst")
+    running = demo("--minutes", "3", "--start-up", "10", "--no-burst", "--no-failures", "--no-budget")
     running.wait_for("[forecast", 60)
     for name in ("redis", "prometheus", "tidewise-forecast"):
         os.kill(running.pid_of(name), signal.SIGKILL)
