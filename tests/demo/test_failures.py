@@ -1,5 +1,6 @@
 """What is done to workers, and when: only what can be mended before the end."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def test_failures_are_planned_one_after_the_other_and_so_that_both_are_mended(
     planned = Settings(Path("."), minutes=minutes, start_up_seconds=start_up).failures_planned
     assert [what for what, _ in planned] == expected
     times = [at for _, at in planned]
-    assert all(later - earlier >= start_up + 10.0 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= start_up + 10.0 for earlier, later in itertools.pairwise(times))
     assert times[-1] + start_up + 20.0 < minutes * 60.0
 
 

@@ -1,5 +1,7 @@
 """What is shown: the contract series as they are, unknown as unknown, the hour ahead drawn."""
 
+from dataclasses import replace
+
 import pytest
 from rich.console import Console
 
@@ -141,3 +143,36 @@ def test_the_chart_is_empty_where_nothing_is_known() -> None:
 )
 def test_where_the_run_stands(clock: Clock, phase: str) -> None:
     assert clock.phase == phase
+
+
+SPEND = [
+    Value(f"tidewise_budget_{name}", {"budget": budget, "currency": "KRW"}, amount, 0.0)
+    for budget, factor in (("usage", 1.0), ("total", 2.0))
+    for name, amount in (
+        ("limit", 15000 * factor),
+        ("posted", 11262.4 * factor),
+        ("held", 1.25 * factor),
+        ("projected", 13000.0 * factor),
+    )
+] + [Value("budget:level:value", {"budget": "usage"}, 1.0, 0.0)]
+MENDING = [
+    Value("target:recovery_operations:sum", {"target": "workers", "step": "restart", "state": "verifying"}, 1.0, 0.0),
+    Value("target:recovery_operations:sum", {"target": "workers", "step": "none", "state": "none"}, 0.0, 0.0),
+]
+
+
+def test_spend_is_that_of_the_usage_budget_and_what_recovery_does_is_shown_while_it_does_something() -> None:
+    now = reading([*FULL, *SPEND, *MENDING])
+    usage = now.usage
+    assert (usage.limit, usage.posted, usage.held, usage.projected, usage.level) == (
+        15000.0, 11262.4, 1.25, 13000.0, "economy",
+    )  # fmt: skip
+    assert now.mending == ("restart verifying",)
+    clock = replace(CLOCK, budget=True)
+    assert plain_line(now, clock).endswith("spent 11262 of 15000 KRW  mending: restart verifying")
+    assert plain_line(reading(FULL), clock).endswith("spent unknown of unknown KRW")
+    console = Console(width=100, record=True, quiet=False, force_terminal=False)
+    with console.capture() as captured:
+        console.print(picture("Tidewise", now, [(0.0, 20.0)], clock, ()))
+    for shown in ("11,262.4 of 15,000 KRW (75.1%)", "month-end 13000; level economy", "restart verifying"):
+        assert shown in captured.get()
