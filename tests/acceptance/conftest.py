@@ -9,6 +9,9 @@ from collections.abc import Callable, Generator
 
 import pytest
 
+from demo.recording import Recording
+from tests.live_demo import LiveDemo
+
 LINES = {
     1: "system state is seen live",
     2: "people are warned before the limit",
@@ -36,6 +39,13 @@ def seen(pytestconfig: pytest.Config) -> Callable[[int, str], None]:
         pytestconfig.stash.setdefault(SEEN, {}).setdefault(line, []).append(text)
 
     return say
+
+
+@pytest.fixture(scope="session")
+def recording(live_demo: LiveDemo) -> Recording:
+    """What the shared run of the demo left behind."""
+    assert live_demo.status == 0, live_demo.said
+    return Recording.read(live_demo.folder)
 
 
 @pytest.hookimpl(wrapper=True)
