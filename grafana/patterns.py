@@ -38,10 +38,17 @@ def dashboard() -> models.Dashboard:
                         'workload:oldest_age_seconds:max{workload="$workload"}',
                     ),
                     _profile(
-                        "Jobs that fail",
-                        "Of those that are finished, mean of each hour of the week. Empty: nobody counts them.",
+                        "Time a piece takes",
+                        "Of a job, or of a request until its answer; mean of each hour of the week.",
+                        SECONDS,
+                        'workload:service_seconds:mean5m{workload="$workload"}',
+                    ),
+                    _profile(
+                        "Work that succeeds",
+                        "Of what is finished, mean of each hour of the week. Empty: nobody counts what fails.",
                         RATIO,
                         'workload:failures:ratio_rate5m{workload="$workload"}',
+                        rest=True,
                     ),
                 ],
             ),
@@ -53,6 +60,12 @@ def dashboard() -> models.Dashboard:
                         "Mean of all machines, of each hour of the week.",
                         RATIO,
                         "node:cpu_utilization:ratio_rate5m",
+                    ),
+                    _profile(
+                        "How busy replicas are",
+                        "Service-seconds worked, of those they could; mean of each hour of the week.",
+                        RATIO,
+                        'workload:utilization:ratio{workload="$workload"}',
                     ),
                     _profile(
                         "Replicas that work",
@@ -76,7 +89,8 @@ def dashboard() -> models.Dashboard:
     )
 
 
-def _profile(title: str, description: str, unit: str, series: str) -> Panel:
+def _profile(title: str, description: str, unit: str, series: str, *, rest: bool = False) -> Panel:
+    """`rest`: what is missing to 1, of a ratio."""
     # Each hour's mean gets the hour and the weekday in which it lies as labels; then the means of each pair of labels.
     local = "vector(time() - 1800 + 3600 * ($utc_offset))"  # the middle of the hour that ends at the step
     expr = f"""
@@ -90,4 +104,6 @@ def _profile(title: str, description: str, unit: str, series: str) -> Panel:
           )[{DAYS}d:1h])
         )
     """
+    if rest:
+        expr = f"1 - {expr}"
     return matrix(title, description, unit, expr, row="weekday", column="hour", names=WEEKDAYS)

@@ -8,7 +8,19 @@ from typing import Any
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from grafana import budget, forecast, health, hosts, overview, patterns, queues, recovery, runbooks, scaling
+from grafana import (
+    bottlenecks,
+    budget,
+    forecast,
+    health,
+    hosts,
+    overview,
+    patterns,
+    queues,
+    recovery,
+    runbooks,
+    scaling,
+)
 
 DASHBOARDS: dict[str, Callable[[], Dashboard]] = {
     "overview": overview.dashboard,
@@ -18,6 +30,7 @@ DASHBOARDS: dict[str, Callable[[], Dashboard]] = {
     "scaling": scaling.dashboard,
     "budget": budget.dashboard,
     "recovery": recovery.dashboard,
+    "bottlenecks": bottlenecks.dashboard,
     "patterns": patterns.dashboard,
     "health": health.dashboard,
     "runbooks": runbooks.dashboard,

@@ -220,6 +220,8 @@ def history() -> Iterator[Series]:
     yield "workload:demand:rate1m", WORKLOAD, demand
     yield "workload:oldest_age_seconds:max", WORKLOAD, steady(30)
     yield "workload:failures:ratio_rate5m", WORKLOAD, steady(0.02)
+    yield "workload:service_seconds:mean5m", WORKLOAD, steady(0.8)
+    yield "workload:utilization:ratio", WORKLOAD, steady(0.7)
     yield "workload:replicas:current", WORKLOAD, steady(2)
     yield "workload:replicas:desired", WORKLOAD, steady(3)  # another one than now: a decision
     yield "node:cpu_utilization:ratio_rate5m", {"instance": "127.0.0.1:9811"}, steady(0.5)
