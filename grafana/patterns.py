@@ -44,11 +44,10 @@ def dashboard() -> models.Dashboard:
                         'workload:service_seconds:mean5m{workload="$workload"}',
                     ),
                     _profile(
-                        "Work that succeeds",
+                        "Work that fails",
                         "Of what is finished, mean of each hour of the week. Empty: nobody counts what fails.",
                         RATIO,
                         'workload:failures:ratio_rate5m{workload="$workload"}',
-                        rest=True,
                     ),
                 ],
             ),
@@ -89,8 +88,7 @@ def dashboard() -> models.Dashboard:
     )
 
 
-def _profile(title: str, description: str, unit: str, series: str, *, rest: bool = False) -> Panel:
-    """`rest`: what is missing to 1, of a ratio."""
+def _profile(title: str, description: str, unit: str, series: str) -> Panel:
     # Each hour's mean gets the hour and the weekday in which it lies as labels; then the means of each pair of labels.
     local = "vector(time() - 1800 + 3600 * ($utc_offset))"  # the middle of the hour that ends at the step
     expr = f"""
@@ -104,6 +102,4 @@ def _profile(title: str, description: str, unit: str, series: str, *, rest: bool
           )[{DAYS}d:1h])
         )
     """
-    if rest:
-        expr = f"1 - {expr}"
     return matrix(title, description, unit, expr, row="weekday", column="hour", names=WEEKDAYS)
