@@ -180,7 +180,7 @@ def _recovery(chosen: Settings, addresses: Addresses) -> dict[str, Any]:
                 "healthy": f"timestamp({progress}) - {progress} <= {settings.HUNG_SECONDS:g}",
                 "liveness": "fleet_worker_up",
                 "restart": {"argv": _fleet(chosen, "restart", "{instance}"), "timeout_seconds": 10.0},
-                "verify_seconds": chosen.start_up_seconds + 30.0,
+                "verify_seconds": chosen.restart_seconds + 30.0,
                 "stability_seconds": settings.STABILITY_SECONDS,
             }
         ],

@@ -1,7 +1,7 @@
 """The foreman of the demo's fleet: keeps as many worker processes as it was last told, and does not heal.
 
-A worker that dies unasked leaves its place empty until someone asks for its restart (`tidewise recovery` does),
-start-up time included; its unfinished job goes back to the head of the queue at once, without counting as a new
+A worker that dies unasked leaves its place empty until someone asks for its restart (`tidewise recovery` does), which
+takes a quarter of a start-up; its unfinished job goes back to the head of the queue at once, without counting as a new
 arrival. Scale-in takes the workers that were named first, then empty places, starting workers, and the youngest ready
 ones, which finish their job. Every change is a line of `fleet.jsonl`; `/metrics` tells of each worker.
 """
@@ -158,7 +158,7 @@ class Foreman:
         if slot in self.unclean:
             raise RefusedError(f"{name}: Redis is away, so its job cannot be put back yet")
         self.note("restart", slot)
-        await self.start(slot, self.equipment.start_up_seconds)
+        await self.start(slot, settings.RESTART_SHARE * self.equipment.start_up_seconds)
 
     async def _mind(self, slot: int, place: Place) -> None:
         """Hear the worker say `ready` and that it takes turns, and see it end."""

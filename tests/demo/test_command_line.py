@@ -114,7 +114,7 @@ def test_the_written_configuration_is_a_users(addresses: Addresses, tmp_path: Pa
     )
     assert config.recovery is not None
     (target,) = config.recovery.targets
-    assert (target.mode, target.label, target.verify_seconds) == ("act", "worker", 90.0)
+    assert (target.mode, target.label, target.verify_seconds) == ("act", "worker", 45.0)
     for token in (config.budget.token_file, config.recovery.token_file):
         assert token is not None
         assert token.stat().st_mode & 0o077 == 0
