@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
+from deploy.render import MANIFESTS
 from testbed.kube.account import Account, Right
 from testbed.kube.cluster import AnswerError, Cluster
 
@@ -237,6 +239,18 @@ def test_what_reads_the_node_needs_a_namespace_that_allows_it(kube_cluster: Clus
     path = f"/apis/apps/v1/namespaces/{ours}/daemonsets/tide-tidewise-exporter-host"
     settle(lambda: kube_cluster.request("GET", path)["status"]["numberReady"] == 1)
     assert rights(kube_cluster, kube_cluster.account(ours, "tide-tidewise-exporter-host"), ours) == set()
+
+
+def test_the_plain_manifests_are_taken_to_the_last_field(kube_cluster: Cluster) -> None:
+    for name in ("tidewise", "prod"):  # those that the sample's values name
+        kube_cluster.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    documents = [document for document in yaml.safe_load_all(MANIFESTS.read_text()) if document]
+    for one in documents:
+        group, kind, meta = one["apiVersion"], one["kind"], one["metadata"]
+        root = f"/apis/{group}" if "/" in group else f"/api/{group}"
+        path = f"{root}/namespaces/{meta['namespace']}/{kind.lower()}s"
+        kube_cluster.request("POST", f"{path}?dryRun=All&fieldValidation=Strict", one)
+    assert len(documents) > 10
 
 
 def rights(cluster: Cluster, account: Account, namespace: str) -> set[Right]:
