@@ -86,9 +86,15 @@ class Pod:
         return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
 
 
-@pytest.fixture
-def pod(kube_cluster: Cluster, install: Callable[..., Any], parts_root: Path, tmp_path: Path) -> Iterator[Pod]:
+@pytest.fixture(scope="module")
+def pod(
+    kube_cluster: Cluster,
+    install: Callable[..., Any],
+    parts_root: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Pod]:
     """Demand for five replicas of one that serves one a second; a lease of six seconds; a step every second."""
+    tmp_path = tmp_path_factory.mktemp("scaler")
     namespace, prod = kube_cluster.namespace("tide"), kube_cluster.namespace("prod")
     fleet(kube_cluster, prod)
     rules = tmp_path / "rules"
