@@ -56,7 +56,7 @@ class Addresses:
 
 
 def counter_labels(addresses: Addresses) -> dict[str, str]:
-    """The labels that the scraped counter of arrivals carries."""
+    """The labels that the scraped counters of arrivals and completions carry."""
     return {
         "system": settings.SYSTEM,
         "queue": settings.QUEUE,

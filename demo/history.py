@@ -1,7 +1,7 @@
 """The weeks before the demo, as Prometheus would have stored them: exactly the series that the live rules go on with.
 
-Only what follows from the trace is written: arrivals and demand, completions of a fleet that kept up with them
-minute by minute, and the fact that demand was never cut short. Nothing is invented about workers, waits or failures.
+Only what follows from the trace is written: arrivals and demand, completions of a fleet that kept up with them, and the
+fact that demand was never cut short. Nothing is invented about workers, waits or failures.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,8 @@ import numpy.typing as npt
 from demo import settings
 from demo.trace import Demand, Floats
 
-COUNTER = "queue_enqueued_total"
+COUNTER, COMPLETED = "queue_enqueued_total", "queue_completed_total"
+JOB_SECONDS = settings.CPU_SECONDS + settings.PAUSE_SECONDS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +31,11 @@ class History:
     counts: npt.NDArray[np.int64]
     recent: Floats
     counter: int
+
+    @property
+    def completed(self) -> int:
+        """Jobs that were done by then: each takes its time and waits for nobody."""
+        return self.counter - int(np.count_nonzero(self.recent > self.until - JOB_SECONDS))
 
     @property
     def days(self) -> float:
@@ -72,11 +78,12 @@ def openmetrics(history: History, counter_labels: dict[str, str]) -> Iterator[st
     ):
         yield f"# TYPE {name} gauge\n"
         yield from _samples(name, labels, times, values)
-    yield f"# TYPE {COUNTER.removesuffix('_total')} counter\n"
     times = history.until - np.arange(settings.RAW_HISTORY_SECONDS, -1.0, -settings.SCRAPE_SECONDS)
     before = history.counter - len(history.recent)
-    totals = before + np.searchsorted(history.recent, times, side="right")
-    yield from _samples(COUNTER, counter_labels, times.tolist(), totals.astype(float).tolist())
+    for name, later in ((COUNTER, 0.0), (COMPLETED, JOB_SECONDS)):
+        yield f"# TYPE {name.removesuffix('_total')} counter\n"
+        totals = before + np.searchsorted(history.recent + later, times, side="right")
+        yield from _samples(name, counter_labels, times.tolist(), totals.astype(float).tolist())
     yield "# EOF\n"
 
 

@@ -85,7 +85,8 @@ def begin(crew: Crew, ground: Ground) -> Live:
     plan = LoadPlan(ground.addresses.redis_url, arrivals.tolist(), end, None if offset is None else start + offset)
     plan.write(path)
     with redis.Redis.from_url(ground.addresses.redis_url, protocol=2) as client:
-        client.set(settings.ENQUEUED_KEY, history.counter)  # goes on where the history's counter ends
+        client.set(settings.ENQUEUED_KEY, history.counter)  # both go on where the history's counters end
+        client.set(settings.COMPLETED_KEY, history.completed)
     results = Results(chosen.folder, ground.addresses.redis_url)
     live = Live(demand, history, start, end, results, Mishaps(chosen.folder, chosen.failures_planned, start))
     crew.stage.start(OwnProcess("load", chosen.folder, "demo.load", [str(path)]), restart=False)

@@ -105,7 +105,8 @@ class Settings:
     def failures_planned(self) -> list[tuple[str, float]]:
         """(what happens to a worker, seconds from the live start): one is killed, and once it is mended one hangs.
 
-        Both are mended before the end in every length that the command line allows, and before the rise in the full one.
+        Both are mended before the end in every length that the command line allows, and before the rise in
+        the full one.
         """
         if not self.failures:
             return []

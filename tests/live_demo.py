@@ -149,7 +149,7 @@ def asked(url: str, at: float) -> dict[Query, Answer]:
     found: dict[Query, Answer] = {}
     for dashboard in registry.written().values():
         values = prometheus.variables(dashboard, CHOSEN)
-        found |= {query: prometheus.answer(query, values, (-120.0, 0.0), 5.0) for query in queries(dashboard)}
+        found |= {query: prometheus.answer(query, values, (-60.0 * MINUTES, 0.0), 5.0) for query in queries(dashboard)}
     return found
 
 

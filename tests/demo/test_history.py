@@ -52,17 +52,25 @@ def test_demand_is_jobs_a_minute_per_second(
     assert five[-1] == pytest.approx(drawn[0].counts[-5:].sum() / 300.0)
 
 
-def test_the_counter_covers_ten_minutes_and_ends_where_the_live_one_begins(
-    drawn: tuple[history.History, trace.Floats], samples: dict[str, list[tuple[float, float]]]
+@pytest.mark.parametrize("name", ["queue_enqueued_total", "queue_completed_total"])
+def test_a_counter_covers_ten_minutes_and_ends_where_the_live_one_begins(
+    drawn: tuple[history.History, trace.Floats], samples: dict[str, list[tuple[float, float]]], name: str
 ) -> None:
-    (series,) = [name for name in samples if name.startswith("queue_enqueued_total")]
+    (series,) = [series for series in samples if series.startswith(name)]
     assert re.findall(r'(\w+)="', series) == list(LABELS)
     raw = samples[series]
     assert (raw[0][0], raw[-1][0]) == (LIVE - 600.0, LIVE)
     assert {round(b[0] - a[0], 3) for a, b in pairwise(raw)} == {5.0}
     values = [value for _, value in raw]
     assert values == sorted(values)
-    assert values[-1] == drawn[0].counter
+    assert values[-1] == (drawn[0].counter if name == "queue_enqueued_total" else drawn[0].completed)
+
+
+def test_what_is_not_completed_yet_came_within_the_time_of_a_job(drawn: tuple[history.History, trace.Floats]) -> None:
+    told, _ = drawn
+    in_hand = told.counter - told.completed
+    assert in_hand == np.count_nonzero(told.recent > LIVE - 0.5)
+    assert 0 < in_hand < 30
 
 
 def test_the_counter_rises_by_the_jobs_of_each_minute(
