@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from demo.compare import _as_recorded
 from demo.recording import FleetChange, Job, Recording
 from demo.summary import need, ramp_lead_seconds, simulator_fidelity, summary, worker_minutes
 
@@ -166,3 +168,10 @@ def test_failed_jobs_are_neither_done_nor_lost(recording: Recording, changed: Ch
     jobs = [replace(job, failed=index < 10) for index, job in enumerate(recording.jobs)]
     figures = summary(changed(jobs=jobs), None, None)
     assert (figures["jobs_done"], figures["jobs_failed"], figures["jobs_lost"]) == (8790, 10, 0)
+
+
+def test_a_worker_that_hung_did_nothing_although_it_counted_as_ready(changed: Changed) -> None:
+    constant = [FleetChange(START - 9.0, 12, 12, 0, 0)]
+    ready = _as_recorded(changed(fleet=constant))
+    seen = [ready(SimpleNamespace(now=START + at)) for at in (34.0, 128.0, 129.0, 150.0, 151.0)]  # type: ignore[arg-type]
+    assert seen == [12, 12, 11, 11, 12]  # the killed one is in the fleet's own timeline
