@@ -1,7 +1,7 @@
 """Reads the facts: a range query a contract series, of this workload, its queue, its budget, and of every machine."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from controllers.bottleneck.facts import (
     AGE,
@@ -75,7 +75,10 @@ DEADLINE_SECONDS = 30.0
 
 
 def observe(source: Source, config: Config, workload: Workload, at: float, window_seconds: float) -> Facts:
-    """Everything that is known of the window that ends at `at`. Raises SourceError when Prometheus tells nothing."""
+    """Everything that is known of the window that ends at `at`. Raises SourceError when Prometheus tells nothing.
+
+    A series that the server answered only in part is unknown: a part of a sum is not the sum.
+    """
     deadline = time.monotonic() + DEADLINE_SECONDS
 
     def left() -> float:
@@ -91,10 +94,11 @@ def observe(source: Source, config: Config, workload: Workload, at: float, windo
         expr = fallbacks.get(name, {}).get(who)
         instead = {asked: {who: expr}} if expr else {}
         reading = source.contract_range([asked], instead, start, at, step, deadline_seconds=left())[asked]
-        found[name] = tuple(_traces(name, reading.series.get(who, ())))
+        found[name] = () if reading.warnings else tuple(_traces(name, reading.series.get(who, ())))
     asked_of_all = {name: name for name in OF_ANY_MACHINE} | _asked_of_its_own(workload, config)
     for name, asked in asked_of_all.items():
-        found[name] = tuple(_traces(name, source.range(asked, start, at, step, left())))
+        answered = source.range(asked, start, at, step, left())
+        found[name] = () if answered.warnings else tuple(_traces(name, answered))
     return Facts(who, at, window_seconds, promise(workload, config), found, _usual(source, who, start, left))
 
 
@@ -142,7 +146,7 @@ def _usual(source: Source, workload: str, before: float, left: Callable[[], floa
     return sample.value if sample is not None and sample.value > 0 else None
 
 
-def _traces(name: str, answered: Iterator[Series] | tuple[Series, ...] | list[Series]) -> Iterator[Trace]:
+def _traces(name: str, answered: Iterable[Series]) -> Iterator[Trace]:
     for series in answered:
         labels = {key: text for key, text in series.labels.items() if key != "__name__"}
         inside = ",".join(f"{key}={_quoted(text)}" for key, text in sorted(labels.items()))

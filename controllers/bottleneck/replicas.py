@@ -5,6 +5,7 @@ Pure. Each function gives the findings of its kind, whatever else is wrong; deci
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from controllers.bottleneck.facts import (
     BACKLOG,
@@ -128,7 +129,7 @@ def maximum(facts: Facts) -> Iterator[Finding]:
         also = "" if waiting is None else f" and {waiting:g} that wait or are under way"
         change += f" to {more}: {_arriving(facts):.3g} items/s{also}, {seconds:.3g} s each, need {enough}"
         change += _on_the_machines(facts, more / max(1, most))
-    says = f"all {most} replicas that replicas.max allows are told"
+    says = f"replicas.max allows {most}, and so many are told"
     yield Finding(Resource.MAX_REPLICAS, "", evidence, says, change, more)
 
 
@@ -156,8 +157,14 @@ def scaling(facts: Facts, waits: bool) -> Iterator[Finding]:
         says = f"{desired:g} replicas are right and {wanted:g} are told: the mode is {promise.mode.value}"
         change = f"tell the target {desired:g} by hand, or set the workload's mode to act"
         yield _scaling(_above(facts, DESIRED, wanted), says, change)
-    elif wanted is not None and current is not None and wanted > current:
-        yield from _starting(facts, wanted, current)
+    elif (missing := _missing(facts)) is not None:
+        if missing.seconds <= 2 * missing.lead_seconds:
+            says = (
+                f"{missing.count:g} of {missing.asked:g} replicas are starting; it takes {missing.lead_seconds:.0f} s"
+            )
+            left = max(0.0, missing.lead_seconds - missing.seconds)
+            change = f"wait {left:.0f} s; if it is often so, shorten the start or raise replicas.min"
+            yield _scaling(missing.evidence, says, change)
     elif limited is not None and right is not None and desired is not None and right > desired:
         says = f"{right:g} replicas are right and {desired:g} may be told by now: limits.up_per_minute binds"
         change = f"raise limits.up_per_minute (now {promise.up_per_minute})"
@@ -171,31 +178,40 @@ def scaling(facts: Facts, waits: bool) -> Iterator[Finding]:
 
 def absent(facts: Facts) -> Iterator[Finding]:
     """Replicas that were asked for long ago and do not work: no number that is told will help."""
-    wanted, current = facts.now(WANTED), facts.now(CURRENT)
-    if wanted is None or current is None or wanted <= current:
-        return
-    evidence, waited, lead = _missing(facts, current)
-    if waited > 2 * lead:
+    missing = _missing(facts, told_only=True)
+    if missing is not None and missing.seconds > 2 * missing.lead_seconds:
         says = (
-            f"{wanted - current:g} of {wanted:g} replicas have not come in {waited:.0f} s; a start takes {lead:.0f} s"
+            f"{missing.count:g} of {missing.asked:g} replicas have not come in {missing.seconds:.0f} s; "
+            f"a start takes {missing.lead_seconds:.0f} s"
         )
         change = "look at the target: has it room, quota and the image for them, and do they start?"
-        yield _scaling(evidence, says, change)
+        yield _scaling(missing.evidence, says, change)
 
 
-def _starting(facts: Facts, wanted: float, current: float) -> Iterator[Finding]:
-    evidence, waited, lead = _missing(facts, current)
-    if waited <= 2 * lead:
-        says = f"{wanted - current:g} of {wanted:g} replicas are starting, which takes {lead:.0f} s"
-        change = f"wait {max(0.0, lead - waited):.0f} s; if it is often so, shorten the start or raise replicas.min"
-        yield _scaling(evidence, says, change)
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """Replicas that were asked for and do not work yet. `seconds`: for how long the first of them."""
+
+    asked: float
+    count: float
+    seconds: float
+    lead_seconds: float
+    evidence: tuple[Measure, ...]
 
 
-def _missing(facts: Facts, current: float) -> tuple[tuple[Measure, ...], float, float]:
-    """What shows it, for how long in seconds, and how long a start takes."""
-    evidence = _above(facts, WANTED, current)
+def _missing(facts: Facts, *, told_only: bool = False) -> _Missing | None:
+    current, wanted, desired = (facts.now(name) for name in (CURRENT, WANTED, DESIRED))
+    if current is None or wanted is None:
+        return None
+    # What was decided is on its way to the target, which will have been told it by the next decision.
+    asked, name = wanted, WANTED
+    if not told_only and facts.promise.mode is Mode.ACT and desired is not None and desired > wanted:
+        asked, name = desired, DESIRED
+    if asked <= current:
+        return None
+    evidence = _above(facts, name, current)
     since = max((m.since for m in evidence if m.since is not None), default=facts.at)
-    return evidence, facts.at - since, facts.lead_time()
+    return _Missing(asked, asked - current, facts.at - since, facts.lead_time(), evidence)
 
 
 def workers(facts: Facts, felt: Sequence[Measure]) -> Iterator[Finding]:

@@ -265,6 +265,12 @@ TABLE: list[tuple[str, Facts, str, str]] = [
         "wait 45 s",
     ),
     (
+        "more replicas were decided a moment ago, and the target is only being told",
+        facts(LATE | {DESIRED: (2,) * 59 + (3,), UTILIZATION: 0.99}),
+        "scaling",
+        "wait 40 s",
+    ),
+    (
         "replicas were asked for long ago and never came",
         facts(LATE | {WANTED: (2, 4, 4), DESIRED: 4.0}),
         "scaling",

@@ -138,7 +138,7 @@ def test_the_maximum_is_named_with_its_evidence_and_a_number_to_raise_it_to(aske
     assert first.endswith("over 15 min: max_replicas is the bottleneck")
     text = "\n".join(rest)
     assert 'workload:oldest_age_seconds:max{workload="default/pinned"}  3 min, limit 60 s (promised wait)' in text
-    assert "all 4 replicas that replicas.max allows are told" in text
+    assert "replicas.max allows 4, and so many are told" in text
     change = "raise replicas.max from 4 to 10: 12 items/s and 900 that wait or are under way, 0.5 s each, need 10"
     assert change in text
     assert "budget" not in text  # it has no price
