@@ -173,7 +173,13 @@ def scaling(facts: Facts, waits: bool) -> Iterator[Finding]:
         busy = tuple(m for m in replicas_measured(facts) if m.unit == "ratio" and m.since is not None)
         if busy and desired is not None and current is not None and desired <= current < promise.max_replicas:
             says = f"every replica is busy, and the scaler holds {desired:g} for enough"
-            yield _scaling(busy, says, "`tidewise why` has its numbers; is capacity.concurrency right?")
+            change = "`tidewise why` has its numbers; is capacity.concurrency right?"
+            if facts.has_reason(Reason.MAX_REPLICAS) is not None:
+                says = f"the last decision was bound by a maximum of {desired:g}, and replicas.max is {promise.max_replicas}"
+                change = (
+                    "restart `tidewise scale`, so that it reads this configuration; if it was, wait for its decision"
+                )
+            yield _scaling(busy, says, change)
 
 
 def absent(facts: Facts) -> Iterator[Finding]:

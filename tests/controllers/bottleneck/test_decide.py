@@ -271,6 +271,12 @@ TABLE: list[tuple[str, Facts, str, str]] = [
         "wait 40 s",
     ),
     (
+        "the maximum was raised in the file, and the scaler has not read it",
+        facts(LATE | {UTILIZATION: 0.99}, *because(Reason.MAX_REPLICAS)),
+        "scaling",
+        "restart `tidewise scale`",
+    ),
+    (
         "replicas were asked for long ago and never came",
         facts(LATE | {WANTED: (2, 4, 4), DESIRED: 4.0}),
         "scaling",
