@@ -175,7 +175,9 @@ def scaling(facts: Facts, waits: bool) -> Iterator[Finding]:
             says = f"every replica is busy, and the scaler holds {desired:g} for enough"
             change = "`tidewise why` has its numbers; is capacity.concurrency right?"
             if facts.has_reason(Reason.MAX_REPLICAS) is not None:
-                says = f"the last decision was bound by a maximum of {desired:g}, and replicas.max is {promise.max_replicas}"
+                says = (
+                    f"the last decision was bound by a maximum of {desired:g}; replicas.max is {promise.max_replicas}"
+                )
                 change = (
                     "restart `tidewise scale`, so that it reads this configuration; if it was, wait for its decision"
                 )
