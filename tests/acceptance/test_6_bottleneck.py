@@ -27,7 +27,7 @@ from demo.fleet import read_state
 from demo.processes import OwnProcess
 from testbed.parts import Prometheus, create_blocks, free_port
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICE_SECONDS = settings.CPU_SECONDS + settings.PAUSE_SECONDS  # so one worker does two jobs a second
@@ -191,7 +191,7 @@ class Rig:
 
 
 def until(
-    done: Callable[[], object], what: str, instead: Callable[[], object] = lambda: "", seconds: float = 60.0
+    done: Callable[[], object], what: str, instead: Callable[[], object] = lambda: "", seconds: float = 90.0
 ) -> None:
     deadline = time.monotonic() + seconds
     while not done():
