@@ -305,11 +305,12 @@ def repairs(recording: Recording) -> str | None:
                 if after is None:
                     break
         axes.set_yticks(range(len(found)), [f"{one['worker']}\n{one['what'] or 'sick'}" for one in found])
-        axes.set_ylim(len(found) - 0.4, -1.1)
+        axes.set_ylim(len(found) + 0.2, -0.8)
+        axes.set_axisbelow(True)
         axes.grid(visible=False, axis="y")
         for _, name, colour in PHASES:
             axes.barh(0, 0, color=colour, label=name)
         _moments(axes, recording)
-        axes.legend(loc="upper right", ncols=4)
+        axes.legend(loc="lower right", ncols=4)
 
     return _drawn(draw, height=1.5 + 0.45 * len(found))
