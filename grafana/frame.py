@@ -84,8 +84,9 @@ def board(
             "{{workload}} {{queue}} {{instance}} {{collector}}",
         )
     )
-    acting = 'target:recovery_operations:sum{state="acting"} > 0'
-    frame.annotation(_events("Recoveries", acting, PURPLE, "Recovery acts", "{{target}} {{step}}"))
+    # Not the state: an attempt may be over between two scrapes.
+    acted = "sum by (target, remedy) (increase(tidewise_recovery_actions_total[$__rate_interval])) > 0"
+    frame.annotation(_events("Recoveries", acted, PURPLE, "Recovery acts", "{{target}} {{remedy}}"))
     if events:
         series = f"workload:replicas:desired{{{events}}}"
         changed = f"1 + 0 * ({series} != {series} offset 1m)"  # Grafana takes no 0 for an event
