@@ -43,7 +43,7 @@ def test_what_happened_is_marked_in_time(live_demo: LiveDemo) -> None:
     marked = {
         query.panel for query, answer in live_demo.answers.items() if query.what == "annotation" and answer.series
     }
-    assert marked == {"Alerts", "Recoveries", "Decisions"}
+    assert marked == {"Alerts", "Recoveries", "Decisions"}, live_demo.said
 
 
 def test_what_may_be_missing_is_little_and_there_to_be_missed() -> None:
