@@ -126,9 +126,14 @@ def _flow() -> list[Panel]:
         ),
         lines(
             "Growth",
-            "Arrivals less completions over five minutes: above 0 the queue grows, below it shrinks.",
+            "Arrivals less what was finished or failed, over five minutes: above 0 it grows, below it shrinks.",
             ITEMS_PER_SECOND,
-            query(f"queue:arrivals:rate5m{OF} - queue:completions:rate5m{OF}", "{{queue}}"),
+            query(
+                f"queue:arrivals:rate5m{OF} - "
+                f"(queue:completions:rate5m{OF} / (1 - queue:failures:ratio_rate5m{OF} > 0) "
+                f"or queue:completions:rate5m{OF})",
+                "{{queue}}",
+            ),
             limits=((0, BLUE),),
             low=None,
         ),
