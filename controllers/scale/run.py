@@ -174,9 +174,9 @@ class Scaler:
             decision = decide(state, rules)
             outcome = self._carry_out(decision, state, rules, tick)
             self._remember(decision, outcome.told)
-            record = Record(state, rules, decision, outcome.reason, outcome.detail, outcome.told)
-            refusal = self._purse.refusals.get(workload) if self._purse else None
-            why = outcome.detail or problem or present.problems.get(workload) or _text(targets[workload]) or refusal
+            detail = outcome.detail or self._said_of_money(workload, state.money)
+            record = Record(state, rules, decision, outcome.reason, detail, outcome.told)
+            why = detail or problem or present.problems.get(workload) or _text(targets[workload])
             self._record(record)
             self._tell(record, why)
             shown[workload] = Shown(record, self._memory[workload].lead_time(), why)
@@ -282,6 +282,12 @@ class Scaler:
             return None
         self._memory[workload], replicas = saw(self._memory[workload], target, tick.now)
         return replicas
+
+    def _said_of_money(self, workload: str, money: Money | None) -> str | None:
+        """Why the ledger did not answer, or would not pay on."""
+        if self._purse is None or money is None:
+            return None
+        return self._purse.problem if money.max_new is None else self._purse.refusals.get(workload)
 
     def _carry_out(self, decision: Decision, state: State, rules: Rules, tick: Tick) -> Outcome:
         """Tells the target, where that is wanted, needed and paid for."""

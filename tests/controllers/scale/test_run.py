@@ -8,9 +8,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from controllers.actuators import Actuator, ActuatorError
+from controllers.budget.client import Client
 from controllers.config import Config, ConfigError
 from controllers.domain import Replicas, Sample
 from controllers.loop import Tick
+from controllers.scale.purse import Purse
 from controllers.scale.records import read
 from controllers.scale.replacements import Replacement, Replacements
 from controllers.scale.run import Scaler, build
@@ -122,6 +124,7 @@ def scaler(tmp_path: Path) -> Callable[..., tuple[Scaler, ScriptedSource, Fleet]
                         "target": {"command": {"get": ["true"], "set": ["true", "{replicas}"]}},
                         "replicas": {"min": 1, "max": 20},
                         "slo": {"wait_seconds": 5},
+                        "price": {"per_replica_hour": "12 KRW"},
                         "mode": mode,
                     }
                 ],
@@ -280,6 +283,29 @@ def test_a_step_that_ran_out_of_time_holds(scaler: Any) -> None:
     one.step(Tick(NOW, 0.0))
     assert fleet.told == []
     assert "target_unknown" in reasons(one)
+
+
+def test_a_ledger_that_is_gone_for_longer_than_its_grace_drains_to_the_minimum_and_no_further(
+    scaler: Any, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("the-token-of-this-test-0123456789")
+    purse = Purse(Client("http://127.0.0.1:1", token), 300.0, 1200.0)  # nobody listens there
+    one, source, fleet = scaler(purse=purse)
+    source.values = PRESENT | {"workload:demand:rate1m": 28.0}
+    for after in (0, 600, 1199):
+        source.now = NOW + after
+        one.step(tick(after))
+        assert fleet.told == []
+        assert "budget_unreachable" in reasons(one)
+    assert shown(one, "scale_ledger_silent_seconds") == 1199
+    assert shown(one, "scale_replicas_unbudgeted", workload=NAME) > 11
+    assert "refused" in one.published.landing()
+    source.now = NOW + 1215
+    one.step(tick(1215))
+    assert fleet.told == [1]
+    assert {"budget_lost", "applied"} <= reasons(one)
+    purse.close()
 
 
 class Holder:
