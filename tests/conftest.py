@@ -11,7 +11,9 @@ from testbed import fetch
 from testbed.kube.fixtures import kube_cluster as kube_cluster
 from testbed.kube.fixtures import kube_namespace as kube_namespace
 from testbed.parts import Prometheus, Redis
-from tests.live_demo import LiveDemo, run_live_demo
+from tests.live_demo import Background, LiveDemo
+
+LIVE = pytest.StashKey[Background]()
 
 
 @pytest.fixture(scope="session")
@@ -51,17 +53,35 @@ def prometheus_factory(parts_root: Path, tmp_path: Path) -> Iterator[Callable[..
 
 
 @pytest.fixture(scope="session")
-def live_demo(parts_root: Path, tmp_path_factory: pytest.TempPathFactory) -> LiveDemo:
-    """One whole run of the shortened demo, for all tests that look at one; the first of them waits three minutes."""
-    return run_live_demo(tmp_path_factory.mktemp("live") / "demo")
+def live_demo(parts_root: Path, pytestconfig: pytest.Config) -> LiveDemo:
+    """One whole run of the shortened demo, for all tests that look at one. It began with the first test of the run."""
+    return pytestconfig.stash[LIVE].result()
 
 
+def _looks_at_the_demo(item: pytest.Item) -> bool:
+    return "live_demo" in getattr(item, "fixturenames", ())
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whichever test asks for the live demo first waits for it."""
-    for item in items:
-        if "live_demo" in getattr(item, "fixturenames", ()):
-            for mark in (pytest.mark.real, pytest.mark.demo, pytest.mark.timeout(500)):
-                item.add_marker(mark)
+    """Tests that look at the live demo come last: it goes on beside the others. The first of them waits for its end."""
+    for item in filter(_looks_at_the_demo, items):
+        for mark in (pytest.mark.real, pytest.mark.demo, pytest.mark.timeout(500)):
+            item.add_marker(mark)
+    items.sort(key=_looks_at_the_demo)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin the demo, where a test that was selected looks at it."""
+    if any(map(_looks_at_the_demo, session.items)) and not session.config.option.collectonly:
+        session.config.stash[LIVE] = Background()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End it, whatever ended the run."""
+    background = session.config.stash.get(LIVE, None)
+    if background is not None:
+        background.end(keep=session.testsfailed > 0)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # the outermost, so that this is the last section

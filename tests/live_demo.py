@@ -2,11 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,9 +122,38 @@ class LiveDemo:
         return [query for query, answer in self.answers.items() if not answer.series]
 
 
-def run_live_demo(folder: Path) -> LiveDemo:
-    """Runs it to its end. An AssertionError says what it said where it did not get there."""
-    running = Running(folder, "--minutes", str(MINUTES), "--start-up", "10", "--long-term")
+class Background:
+    """The run, begun beside whatever else is tested meanwhile: most of its three minutes it waits."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="tidewise-live-"))
+        self._running = Running(self._folder / "demo", "--minutes", str(MINUTES), "--start-up", "10", "--long-term")
+        self._found: Future[LiveDemo] = Future()
+        self._thread = threading.Thread(target=self._watch, name="live-demo", daemon=True)
+        self._thread.start()
+
+    def result(self) -> LiveDemo:
+        """Waits for its end. An AssertionError says what it said where it did not get there."""
+        return self._found.result()
+
+    def end(self, *, keep: bool) -> None:
+        """Ends it where it still runs. `keep`: its folder is left, for somebody to look at."""
+        if self._running.process.poll() is None:
+            self._running.process.kill()
+        self._thread.join(60)
+        if not keep:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _watch(self) -> None:
+        try:
+            self._found.set_result(watch_live_demo(self._running))
+        except BaseException as error:  # crosses to the test that asks for the result
+            self._found.set_exception(error)
+
+
+def watch_live_demo(running: Running) -> LiveDemo:
+    """Looks at it while it is live, and at what it leaves. An AssertionError says what it said instead."""
+    folder = running.folder
     try:
         running.wait_for("All is set up", 180.0)
         end = float(json.loads((folder / "plan.json").read_text())["end"])
