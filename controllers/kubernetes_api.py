@@ -104,10 +104,6 @@ class Api:
         """The object as it is now. 409 where it is no longer the version (or the UID) that `body` names."""
         return self._ask("update", place.path, place, until, body=body)
 
-    def patch(self, place: Place, body: Json, until: float) -> Json:
-        """The object as it is now, with what `body` holds merged in (RFC 7386)."""
-        return self._ask("patch", place.path, place, until, body=body)
-
     def items(self, place: Place, until: float, **query: str) -> list[Json]:
         """All objects there, page by page; from the start again where the server has forgotten the pages (410)."""
         for attempt in (1, 2):
@@ -218,13 +214,10 @@ class Api:
         if body is not None:
             asked["timeout"] = f"{max(1, int(left))}s"  # the server, too, gives up then
         method, url, headers, content, _ = client.param_serialize(
-            {"create": "POST", "update": "PUT", "patch": "PATCH"}.get(verb, "GET"),
+            {"create": "POST", "update": "PUT"}.get(verb, "GET"),
             path,
             query_params=list(asked.items()),
-            header_params={
-                "Accept": "application/json",
-                "Content-Type": "application/merge-patch+json" if verb == "patch" else "application/json",
-            },
+            header_params={"Accept": "application/json", "Content-Type": "application/json"},
             body=body,
             auth_settings=["BearerToken"],
         )

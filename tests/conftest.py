@@ -1,5 +1,6 @@
 """What every test may ask for: real servers, shared where they can be, and at the end what was skipped."""
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -72,9 +73,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Begin the demo, where a test that was selected looks at it."""
+    """Begin the demo, where a test that was selected looks at it; the others make way for it, for it measures."""
     if any(map(_looks_at_the_demo, session.items)) and not session.config.option.collectonly:
         session.config.stash[LIVE] = Background()
+        os.nice(10)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

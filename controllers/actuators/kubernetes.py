@@ -16,7 +16,6 @@ from controllers.kubernetes_api import Api, ApiError, Json, Place, group_path
 
 # While pods start, an object's status changes several times a second, and its version each time.
 ATTEMPTS = 5
-DELETION_COST, CHEAPEST = "controller.kubernetes.io/pod-deletion-cost", "-2147483648"
 WRITE_SHARE = 0.6  # of the deadline; the rest is for reading back what became of it
 
 
@@ -68,8 +67,8 @@ class _Scaled:
             seen = self._seen or self._read(until)
             self._seen = None  # what it is now comes out of what follows; after a failure it is read anew
             self._refuse_beside_others(until)
-            if replicas < seen.wanted:
-                self._mark(victims, until)
+            if victims and replicas < seen.wanted:
+                self._evict(seen, victims, until)
             self._seen = self._set(seen, replicas, until)
         except ApiError as error:
             raise _for_actuator(error) from None
@@ -123,12 +122,19 @@ class _Scaled:
         place = self._at(until)
         return parsed(self._api.read(place, until), place)
 
-    def _mark(self, victims: tuple[str, ...], until: float) -> None:
-        """Of pods alike, a ReplicaSet ends the one whose deletion costs least. One that is gone needs no mark."""
-        for pod in victims:
-            place = Place("v1", self._target.namespace, "pods", pod)
+    def _evict(self, seen: Scale, victims: tuple[str, ...], until: float) -> None:
+        """Asks to end those of this object's own pods that are ready; others its owner ends first by itself.
+
+        A PodDisruptionBudget may say not now (429), which is an error. What the owner starts in their place is the
+        youngest by the time the smaller number is set, and so goes first.
+        """
+        ours = {str((pod.get("metadata") or {}).get("name")) for pod in self._pods(seen, until) if is_ready(pod)}
+        for pod in ours.intersection(victims):
+            place = Place("v1", self._target.namespace, "pods", pod, "eviction")
+            meta = {"name": pod, "namespace": self._target.namespace}
+            body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta}
             try:
-                self._api.patch(place, {"metadata": {"annotations": {DELETION_COST: CHEAPEST}}}, until)
+                self._api.create(place, body, until)
             except ApiError as error:
                 if error.status != 404:
                     raise

@@ -180,6 +180,7 @@ def test_rights_follow_the_workloads(documents: Any) -> None:
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
         {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["list"]},
         {"apiGroups": ["keda.sh"], "resources": ["scaledobjects"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"]},
     ]  # fmt: skip
     assert made["Role/lab/tide-tidewise-scale"]["rules"] == [
         {"apiGroups": ["apps"], "resources": ["deployments/scale"], "resourceNames": ["audio-worker"],
@@ -187,6 +188,14 @@ def test_rights_follow_the_workloads(documents: Any) -> None:
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
     ]  # fmt: skip
     assert not any(name.startswith("ClusterRole") for name in made)
+
+
+def test_pods_are_evicted_only_where_recovery_may_have_them_replaced(documents: Any) -> None:
+    values = everything()
+    del values["config"]["recovery"]["targets"][0]["replace"]
+    made = documents(values)
+    granted = [rule["resources"] for rule in made["Role/prod/tide-tidewise-scale"]["rules"]]
+    assert ["pods/eviction"] not in granted
 
 
 def test_without_rbac_create_nobody_gets_any_right(documents: Any) -> None:

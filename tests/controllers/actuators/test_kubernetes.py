@@ -452,29 +452,67 @@ def test_pods_come_and_go_with_least_rights(kube_cluster: ControlPlane, kube_nam
         assert wait_for(actuator, Replicas(replicas, replicas)) == Replicas(replicas, replicas)
 
 
+EVICTS = [*SCALER, {"apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"]}]
+
+
 @pytest.mark.real
 def test_the_victim_of_a_replacement_goes_first(kube_cluster: ControlPlane, kube_namespace: str) -> None:
     """All are ready and the victim is the oldest: left to itself the ReplicaSet would end a younger one."""
     create(kube_cluster, kube_namespace, "deployments", workload(1))
-    rights = [*SCALER, {"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]}]
-    actuator = actuator_on(kube_cluster.service_account(kube_namespace, "scaler", rights), namespace=kube_namespace)
-    assert wait_for(actuator, Replicas(1, 1)) == Replicas(1, 1)
+    stranger = {"metadata": {"name": "stranger"}, "spec": {"containers": [{"name": "other", "image": "none"}]}}
     pods = f"/api/v1/namespaces/{kube_namespace}/pods"
-    (victim,) = [pod["metadata"]["name"] for pod in kube_cluster.request("GET", pods)["items"]]
+    kube_cluster.request("POST", pods, stranger)
+    actuator = actuator_on(kube_cluster.service_account(kube_namespace, "scaler", EVICTS), namespace=kube_namespace)
+    assert wait_for(actuator, Replicas(1, 1)) == Replicas(1, 1)
+
+    def names() -> set[str]:
+        return {pod["metadata"]["name"] for pod in kube_cluster.request("GET", pods)["items"]}
+
+    (victim,) = names() - {"stranger"}
     actuator.apply(3, 5)
     assert wait_for(actuator, Replicas(3, 3)) == Replicas(3, 3)
-    actuator.apply(2, 5, (victim, "gone-long-ago"))
-    assert wait_for(actuator, Replicas(2, 2)) == Replicas(2, 2)
-    assert victim not in [pod["metadata"]["name"] for pod in kube_cluster.request("GET", pods)["items"]]
+    others = names() - {victim}
+    actuator.apply(2, 5, (victim, "stranger", "gone-long-ago"))
+    deadline = time.monotonic() + 15
+    while names() != others and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert names() == others, "the victim is gone, its replacement is not, and nobody else's pod was touched"
+    assert actuator.read_replicas(5) == Replicas(2, 2)
 
 
 @pytest.mark.real
-def test_without_the_right_to_mark_the_victim_nothing_is_taken(kube_cluster: ControlPlane, kube_namespace: str) -> None:
+def test_a_disruption_budget_is_honoured_and_nothing_is_taken_meanwhile(
+    kube_cluster: ControlPlane, kube_namespace: str
+) -> None:
+    create(kube_cluster, kube_namespace, "deployments", workload(2))
+    budget = {
+        "metadata": {"name": "worker"},
+        "spec": {"minAvailable": 2, "selector": {"matchLabels": {"app": "worker"}}},
+    }
+    place = f"/apis/policy/v1/namespaces/{kube_namespace}/poddisruptionbudgets"
+    kube_cluster.request("POST", place, budget)
+    actuator = actuator_on(kube_cluster.service_account(kube_namespace, "scaler", EVICTS), namespace=kube_namespace)
+    assert wait_for(actuator, Replicas(2, 2)) == Replicas(2, 2)
+    deadline = time.monotonic() + 10
+    while "observedGeneration" not in (kube_cluster.request("GET", f"{place}/worker").get("status") or {}):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    pods = kube_cluster.request("GET", f"/api/v1/namespaces/{kube_namespace}/pods")["items"]
+    with pytest.raises(ActuatorError, match="429"):
+        actuator.apply(1, 2, (pods[0]["metadata"]["name"],))
+    assert actuator.read_replicas(5) == Replicas(2, 2)
+
+
+@pytest.mark.real
+def test_without_the_right_to_evict_the_victim_nothing_is_taken(
+    kube_cluster: ControlPlane, kube_namespace: str
+) -> None:
     create(kube_cluster, kube_namespace, "deployments", workload(2))
     actuator = actuator_on(kube_cluster.service_account(kube_namespace, "scaler", SCALER), namespace=kube_namespace)
     assert wait_for(actuator, Replicas(2, 2)) == Replicas(2, 2)
-    with pytest.raises(PermanentError, match=r"may not patch pods .*\(403\)"):
-        actuator.apply(1, 5, ("worker-1",))
+    pods = kube_cluster.request("GET", f"/api/v1/namespaces/{kube_namespace}/pods")["items"]
+    with pytest.raises(PermanentError, match=r"may not create pods/eviction .*\(403\)"):
+        actuator.apply(1, 5, (pods[0]["metadata"]["name"],))
     assert actuator.read_replicas(5).wanted == 2
 
 

@@ -1,9 +1,14 @@
 {{- /*
-Workloads that the scaler reaches by its ServiceAccount, as YAML: items: [{name, namespace, resource, object, act}].
+Workloads that the scaler reaches by its ServiceAccount, as YAML: items: [{name, namespace, resource, object, act, replaced}].
+Replaced: recovery may have instances of it replaced.
 */ -}}
 {{- define "tidewise.targets" -}}
 {{- $items := list -}}
 {{- $values := .Values -}}
+{{- $replaced := list -}}
+{{- range $target := dig "recovery" "targets" list .Values.config -}}
+{{- if $target.replace -}}{{- $replaced = append $replaced $target.workload -}}{{- end -}}
+{{- end -}}
 {{- range $workload := .Values.config.workloads -}}
 {{- $target := $workload.target.kubernetes -}}
 {{- if and $target (not $target.kubeconfig) -}}
@@ -12,6 +17,8 @@ Workloads that the scaler reaches by its ServiceAccount, as YAML: items: [{name,
 {{- fail (printf "config.workloads: %s: its target is in the namespace '%s', which is not in rbac.namespaces; add it there" $workload.name $namespace) -}}
 {{- end -}}
 {{- $item := dict "name" $workload.name "namespace" $namespace "act" (eq ($workload.mode | default "shadow") "act") -}}
+{{- $identity := printf "%s/%s" ($workload.namespace | default "default") $workload.name -}}
+{{- $_ := set $item "replaced" (and $item.act (has $identity $replaced)) -}}
 {{- if $target.deployment -}}
 {{- $_ := set $item "resource" "deployments/scale" -}}
 {{- $_ := set $item "object" $target.deployment -}}
@@ -33,10 +40,12 @@ a number, and to see who else sets it, only where a workload acts.
 */ -}}
 {{- define "tidewise.rules" -}}
 {{- $acts := false -}}
+{{- $replaced := false -}}
 {{- $named := .named -}}
 {{- $groups := dict -}}
 {{- range $item := .items -}}
 {{- if $item.act -}}{{- $acts = true -}}{{- end -}}
+{{- if $item.replaced -}}{{- $replaced = true -}}{{- end -}}
 {{- if $item.resource -}}
 {{- $key := printf "%s %s" $item.resource (ternary "act" "read" $item.act) -}}
 {{- $_ := set $groups $key (append (get $groups $key | default list) $item.object) -}}
@@ -66,6 +75,12 @@ a number, and to see who else sets it, only where a workload acts.
 - apiGroups: [keda.sh]
   resources: [scaledobjects]
   verbs: [list]
+{{- end }}
+{{- if $replaced }}
+# The victim of a replacement goes once the new one works; a PodDisruptionBudget is asked.
+- apiGroups: [""]
+  resources: [pods/eviction]
+  verbs: [create]
 {{- end }}
 {{- with .extra }}
 {{ toYaml . }}
