@@ -125,8 +125,8 @@ class _Scaled:
     def _evict(self, seen: Scale, victims: tuple[str, ...], until: float) -> None:
         """Asks to end those of this object's own pods that are ready; others its owner ends first by itself.
 
-        A PodDisruptionBudget may say not now (429), which is an error. What the owner starts in their place is the
-        youngest by the time the smaller number is set, and so goes first.
+        A PodDisruptionBudget may say not now (429), which is an error. What the owner starts in their place is not
+        ready yet when the smaller number is set, and so goes first.
         """
         ours = {str((pod.get("metadata") or {}).get("name")) for pod in self._pods(seen, until) if is_ready(pod)}
         for pod in ours.intersection(victims):

@@ -458,7 +458,9 @@ EVICTS = [*SCALER, {"apiGroups": [""], "resources": ["pods/eviction"], "verbs": 
 @pytest.mark.real
 def test_the_victim_of_a_replacement_goes_first(kube_cluster: ControlPlane, kube_namespace: str) -> None:
     """All are ready and the victim is the oldest: left to itself the ReplicaSet would end a younger one."""
-    create(kube_cluster, kube_namespace, "deployments", workload(1))
+    slow = workload(1)  # what is started in the victim's place is not ready at once, as on a real node
+    slow["spec"]["template"]["metadata"]["annotations"] = {"testbed/ready-after": "1500ms"}
+    create(kube_cluster, kube_namespace, "deployments", slow)
     stranger = {"metadata": {"name": "stranger"}, "spec": {"containers": [{"name": "other", "image": "none"}]}}
     pods = f"/api/v1/namespaces/{kube_namespace}/pods"
     kube_cluster.request("POST", pods, stranger)
