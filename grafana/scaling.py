@@ -146,13 +146,20 @@ def _money() -> list[Panel]:
         ),
         lines(
             "What the ledger says",
-            "Replicas that it pays for, those whose renewal it refused, and how many more it would admit.",
+            "Replicas that it pays for, and those whose renewal it refused: some of these are drained at once.",
             REPLICAS,
             query(f"max by (workload) (tidewise_scale_replicas_paid{OF})", "paid for"),
             query(f"max by (workload) (tidewise_scale_replicas_refused{OF})", "refused"),
-            query(f"max by (workload) (tidewise_scale_replicas_allowed{OF})", "more admitted"),
             steps=True,
             span=9,
+        ),
+        number(
+            "More admitted",
+            "Replicas that the ledger would hold money for beyond those that run. n/a: no price, or it is silent.",
+            REPLICAS,
+            f"max(tidewise_scale_replicas_allowed{OF})",
+            limits=((None, RED), (1, GREEN)),
+            height=8,
         ),
         number(
             "Ledger silent",
@@ -160,7 +167,6 @@ def _money() -> list[Panel]:
             SECONDS,
             "max(tidewise_scale_ledger_silent_seconds)",
             limits=((None, GREEN), (30, ORANGE), (180, RED)),
-            span=6,
             height=8,
         ),
     ]

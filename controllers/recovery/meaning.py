@@ -11,7 +11,7 @@ MEANING: dict[Reason, str] = {
     Reason.SYMPTOM_REMAINS: "the last remedy did not help: the symptom is still there",
     Reason.RELAPSED: "the symptom came back within the stability window",
     Reason.INCONCLUSIVE: "after the last remedy it was neither sick nor shown healthy, which counts as failed",
-    Reason.HEALTH_UNKNOWN: "whether it is well is unknown; what is unknown is not touched",
+    Reason.HEALTH_UNKNOWN: "whether it is well is unknown (it may be starting); what is unknown is not touched",
     Reason.NO_INSTANCES: "no instances were found; none means none, so nothing is touched",
     Reason.OUTCOME_UNKNOWN: "what became of the last attempt cannot be found out; it is not repeated",
     Reason.SILENCES_UNKNOWN: "Alertmanager does not say what is silenced; a maintenance could be going on",
