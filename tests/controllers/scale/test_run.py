@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry
 from controllers.actuators import Actuator, ActuatorError
 from controllers.budget.client import Client
 from controllers.config import Config, ConfigError
-from controllers.domain import Replicas, Sample
+from controllers.domain import Money, Replicas, Sample
 from controllers.loop import Tick
-from controllers.scale.purse import Purse
+from controllers.scale.purse import Purse, Taken
 from controllers.scale.records import read
 from controllers.scale.replacements import Replacement, Replacements
 from controllers.scale.run import Scaler, build
@@ -306,6 +306,59 @@ def test_a_ledger_that_is_gone_for_longer_than_its_grace_drains_to_the_minimum_a
     assert fleet.told == [1]
     assert {"budget_lost", "applied"} <= reasons(one)
     purse.close()
+
+
+class Till:
+    """A ledger that would admit many when it is looked at, and has money for `left` when it is asked."""
+
+    def __init__(self, left: int, *, silent: bool = False) -> None:
+        self.left = left
+        self.silent = silent
+        self.problem: str | None = None
+        self.silent_seconds = 0.0
+        self.refusals: dict[str, str] = {}
+        self.taken: list[tuple[int, int]] = []
+
+    def look(self, running: dict[str, int], tick: Tick, *, acting: bool) -> dict[str, Money]:
+        return {name: Money(count, 0, 40, 0.0, 1200.0) for name, count in running.items()}
+
+    def take(self, workload: str, running: int, more: int, lead_seconds: float, tick: Tick) -> Taken:
+        self.taken.append((running, more))
+        said = None if self.left >= more else "no answer" if self.silent else "this needs 4 KRW; 1 is left"
+        return Taken(min(more, self.left), said, silent=self.silent and self.left < more)
+
+    def started(self, workload: str) -> None:
+        """Nothing: what was taken is in `taken`."""
+
+
+@pytest.mark.parametrize(
+    ("sentence", "till", "told", "outcome"),
+    [
+        ("money for all that were decided", Till(9), [15], "applied"),
+        ("somebody else was faster: fewer are told, and it is said", Till(2), [13], "permit_refused"),
+        ("the money is gone: nothing is told", Till(0), [], "permit_refused"),
+        (
+            "the ledger falls silent in the middle: what has its money is told",
+            Till(1, silent=True),
+            [12],
+            "budget_unreachable",
+        ),
+    ],
+)
+def test_only_what_the_ledger_holds_money_for_is_told(
+    scaler: Any, tmp_path: Path, sentence: str, till: Till, told: list[int], outcome: str
+) -> None:
+    one, source, fleet = scaler(purse=till)
+    source.values = PRESENT | foreseen(28.0)
+    one.step(tick())
+    assert fleet.told == told, sentence
+    (record,) = read(tmp_path / "records")
+    assert record.outcome == outcome
+    assert record.told == (told[0] if told else None)
+    assert (record.detail is None) == (outcome == "applied")
+    assert till.taken == [(11, 4)]
+    assert shown(one, "scale_permits_refused_total", workload=NAME) == (outcome == "permit_refused")
+    assert outcome in reasons(one)
 
 
 class Holder:
