@@ -47,7 +47,7 @@ class Driver:
         self.wait = wait
         self.progress = Progress()
         self.client = redis.Redis.from_url(
-            plan.redis_url, socket_timeout=2.0, socket_connect_timeout=1.0, retry=None, protocol=2
+            plan.redis_url, socket_timeout=5.0, socket_connect_timeout=1.0, retry=None, protocol=2
         )
         self._written = 0.0
         self._away_since: float | None = None
