@@ -432,7 +432,7 @@ def create(cluster: ControlPlane, namespace: str, resource: str, body: Json) -> 
     return cluster.request("POST", f"/apis/apps/v1/namespaces/{namespace}/{resource}", body)
 
 
-def wait_for(actuator: Actuator, expected: Replicas, seconds: float = 15.0) -> Replicas:
+def wait_for(actuator: Actuator, expected: Replicas, seconds: float = 60.0) -> Replicas:
     deadline = time.monotonic() + seconds
     while (found := actuator.read_replicas(5)) != expected and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -475,7 +475,7 @@ def test_the_victim_of_a_replacement_goes_first(kube_cluster: ControlPlane, kube
     assert wait_for(actuator, Replicas(3, 3)) == Replicas(3, 3)
     others = names() - {victim}
     actuator.apply(2, 5, (victim, "stranger", "gone-long-ago"))
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     while names() != others and time.monotonic() < deadline:
         time.sleep(0.1)
     assert names() == others, "the victim is gone, its replacement is not, and nobody else's pod was touched"
@@ -495,7 +495,7 @@ def test_a_disruption_budget_is_honoured_and_nothing_is_taken_meanwhile(
     kube_cluster.request("POST", place, budget)
     actuator = actuator_on(kube_cluster.service_account(kube_namespace, "scaler", EVICTS), namespace=kube_namespace)
     assert wait_for(actuator, Replicas(2, 2)) == Replicas(2, 2)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while "observedGeneration" not in (kube_cluster.request("GET", f"{place}/worker").get("status") or {}):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -525,7 +525,7 @@ def test_pods_that_find_no_node_are_wanted_and_not_ready(kube_cluster: ControlPl
     actuator.read_replicas(5)
     actuator.apply(3, 5)
     pods = f"/api/v1/namespaces/{kube_namespace}/pods"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while len(kube_cluster.request("GET", pods)["items"]) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert len(kube_cluster.request("GET", pods)["items"]) == 3
@@ -579,7 +579,7 @@ def test_rights_that_are_missing_are_named_and_work_once_granted(
         actuator.apply(2, 5)
     role = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{kube_namespace}/roles/scaler"
     kube_cluster.request("PATCH", role, {"rules": SCALER}, kind="application/merge-patch+json")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while actuator.read_replicas(5).wanted != 2 and time.monotonic() < deadline:
         try:
             actuator.apply(2, 5)
@@ -636,7 +636,7 @@ def test_a_custom_resource_with_a_scale_is_scaled_like_any_other(
     kube_cluster.request("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
     path = f"/apis/testbed.example/v1/namespaces/{kube_namespace}/fleets"
     fleet = {"apiVersion": "testbed.example/v1", "kind": "Fleet", "metadata": {"name": "video"}, "spec": {"size": 2}}
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         try:
             kube_cluster.request("POST", path, fleet)
