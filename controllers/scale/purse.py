@@ -7,7 +7,7 @@ not which one stopped, and another process can go on where this one ended.
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from controllers.budget.client import Allowance, Client, RefusedError, UnreachableError
@@ -16,6 +16,8 @@ from controllers.loop import StepError, Tick
 
 MOST_SECONDS = 3.0  # of a step for looking, and again for taking: a slow ledger must not keep the scaler from its work
 SHARE = 0.3  # of what is left of a step
+LEAST_SECONDS = 0.2  # for one request; with less it is not begun
+LOOK_SECONDS = 2 * LEAST_SECONDS  # kept back from renewals, for asking what the money allows
 # The reasons of a ledger that says that the money is gone. Its others (no price, no rate, a clock set back) say that it
 # cannot tell, and are no reason to end what runs.
 GONE = ("over_limit", "budget_zero")
@@ -39,6 +41,10 @@ class Taken:
     granted: int
     said: str | None = None
     silent: bool = False  # the ledger did not answer, which is neither yes nor no
+
+
+class _NotNowError(Exception):
+    """This step's time for the ledger is used up by requests that it answered; the rest is asked in the next."""
 
 
 class Purse:
@@ -67,16 +73,14 @@ class Purse:
         `running`: by priced workload, its replicas that exist, draining ones included; None: unknown, then its holds
         are left alone. `acting`: False where another process acts; then nothing is written.
         """
-        until = _until(tick)
         self._answered_at = tick.now if self._answered_at is None else self._answered_at
         self.refusals.clear()
         try:
+            until = _until(tick)
             if acting:
-                for workload, count in running.items():
-                    if count is not None:
-                        self._keep(workload, count, tick.now, until)
+                self._keep_all(running, tick.now, until - LOOK_SECONDS)
             allowances = self._client.allowances(_left(until))
-        except (UnreachableError, StepError) as error:
+        except (UnreachableError, StepError, _NotNowError) as error:
             self.problem, allowances = str(error), None
             self.silent_seconds = max(0.0, tick.now - self._answered_at)
         else:
@@ -91,8 +95,7 @@ class Purse:
                 held = self._client.hold(workload, str(slot), _left(until), lead_seconds)
             except RefusedError as error:
                 return Taken(number, str(error))
-            except (UnreachableError, StepError) as error:
-                self.problem = str(error)
+            except (UnreachableError, _NotNowError) as error:
                 return Taken(number, str(error), silent=True)
             slots.taken_at[slot] = tick.now
             slots.unstarted[slot] = held.hold
@@ -102,13 +105,27 @@ class Purse:
         """The target was told: what was taken is run, and due."""
         self._of(workload).unstarted.clear()
 
-    def _keep(self, workload: str, running: int, now: float, until: float) -> None:
-        """First what has stopped, so that its money is there for the rest. Raises UnreachableError."""
+    def _keep_all(self, running: Mapping[str, int | None], now: float, until: float) -> None:
+        """As many as there is time for: what was renewed is not due in the next step, which goes on with the rest."""
+        known = {workload: count for workload, count in running.items() if count is not None}
+        try:
+            strange = any(not self._of(workload).known for workload in known)
+            held = self._client.allowances(_left(until)) if strange else {}
+            for workload, count in known.items():
+                self._keep(workload, count, held, now, until)
+        except _NotNowError:
+            return
+
+    def _keep(self, workload: str, running: int, held: Mapping[str, Allowance], now: float, until: float) -> None:
+        """First what has stopped, so that its money is there for the rest. Raises UnreachableError.
+
+        `held`: what an earlier process may have left, asked for while this one does not know the workload yet.
+        """
         slots = self._of(workload)
         for slot in [slot for slot in slots.taken_at if slot >= running]:
             self._give_up(workload, slots, slot, _left(until))
         if not slots.known:
-            for slot in self._left_over(workload, running, until):
+            for slot in range(running, running + (held[workload].replicas if workload in held else 0)):
                 self._client.release(workload, str(slot), _left(until))
             slots.known = True
         slots.unstarted = {slot: hold for slot, hold in slots.unstarted.items() if slot >= running}
@@ -138,12 +155,6 @@ class Purse:
             self._client.release(workload, str(slot), seconds)
         slots.taken_at.pop(slot, None)
         slots.unstarted.pop(slot, None)
-
-    def _left_over(self, workload: str, running: int, until: float) -> Iterator[int]:
-        """Slots that an earlier process may have held for replicas that are gone by now."""
-        allowance = self._client.allowances(_left(until)).get(workload)
-        held = allowance.replicas if allowance else 0
-        yield from range(running, running + max(0, held))
 
     def _money(
         self, workload: str, running: int | None, allowances: Mapping[str, Allowance] | None, now: float
@@ -185,6 +196,6 @@ def _until(tick: Tick) -> float:
 
 def _left(until: float) -> float:
     left = until - time.monotonic()
-    if left <= 0:
-        raise UnreachableError("the ledger was too slow for this step; the rest is asked in the next")
+    if left < LEAST_SECONDS:
+        raise _NotNowError("no time was left to ask the ledger in this step")
     return left

@@ -182,8 +182,8 @@ class Scaler:
             shown[workload] = Shown(record, self._memory[workload].lead_time(), why)
         leads = None if self._leader is None else self._leader.may_act()
         silent = None if self._purse is None else self._purse.silent_seconds
-        problem = None if self._purse is None else self._purse.problem
-        self.published.replace(shown, Standing(leads, silent, problem))
+        unanswered = None if self._purse is None else self._purse.problem
+        self.published.replace(shown, Standing(leads, silent, unanswered))
         if self._leader is not None:
             self._leader.worked()
 

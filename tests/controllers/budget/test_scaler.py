@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from controllers.budget.client import Client
+from controllers.budget.client import Client, Held
 from controllers.domain import Money
 from controllers.loop import Tick
 from controllers.scale.purse import Purse, Taken, to_drain
@@ -180,6 +180,38 @@ def test_nobody_answers_and_then_somebody_does(serve: Serve, purse: Callable[[st
     asked.clock.at += 100
     assert look(one, asked, 1).max_new is not None
     assert (one.problem, one.silent_seconds) == (None, 0.0)
+
+
+class Slow(Client):
+    """A ledger that answers, and takes a fifth of a second for each renewal."""
+
+    def renew(self, workload: str, instance: str, seconds: float) -> Held:
+        time.sleep(0.2)
+        return super().renew(workload, instance, seconds)
+
+
+def test_a_slow_ledger_is_not_a_silent_one_and_what_was_not_renewed_is_in_the_next_step(
+    serve: Serve, token: Path
+) -> None:
+    asked = serve()
+    one = Purse(Slow(asked.url, token), 300.0, 1200.0)
+    looks, held = 0, 0
+    while held < 30 and looks < 19:
+        found = look(one, asked, 30)
+        assert found.max_new is not None
+        assert (one.problem, one.silent_seconds) == (None, 0.0)
+        looks, held = looks + 1, asked.get("/state")["workloads"][VIDEO]["replicas"]
+        asked.clock.at += 15
+    assert held == 30
+    assert looks > 1, "not all in one step, and all in the end"
+    one.close()
+
+
+def test_a_step_whose_time_has_passed_is_no_answer_and_no_failure(serve: Serve, purse: Callable[[str], Purse]) -> None:
+    asked = serve()
+    late = Tick(asked.clock.at, time.monotonic() - 1)
+    found = purse(asked.url).look({VIDEO: 2}, late, acting=True)[VIDEO]
+    assert (found.paid, found.refused, found.max_new) == (2, 0, None)
 
 
 @pytest.mark.parametrize(
