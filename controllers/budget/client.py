@@ -79,10 +79,6 @@ class Client:
         except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise UnreachableError(f"{self._url}/state: an answer of another kind ({error!r})") from None
 
-    def allowance(self, workload: str, seconds: float) -> Allowance | None:
-        """Of one workload; None where it has no price, so that money does not bind it. Raises UnreachableError."""
-        return self.allowances(seconds).get(workload)
-
     def hold(self, workload: str, instance: str, seconds: float, lead_seconds: float | None = None) -> Held:
         """Before an instance is asked for. Safe to repeat. Raises RefusedError, UnreachableError."""
         body: dict[str, Any] = {"kind": "replica", "workload": workload, "instance": instance}

@@ -39,8 +39,8 @@ def client(token: Path) -> Iterator[Callable[[str], Client]]:
 def test_a_replicas_life(serve: Serve, client: Callable[[str], Client]) -> None:
     asked = serve()
     ledger = client(asked.url)
-    assert ledger.allowance(VIDEO, 5) == Allowance(3409, 0, Decimal("4.4"), Decimal(12))
-    assert ledger.allowance("default/free", 5) is None
+    assert ledger.allowances(5)[VIDEO] == Allowance(3409, 0, Decimal("4.4"), Decimal(12))
+    assert "default/free" not in ledger.allowances(5)
     held = ledger.hold(VIDEO, "0", 5, lead_seconds=30)
     assert held.until == asked.clock.at + 30 + 60 + 300 + 900
     assert ledger.hold(VIDEO, "0", 5) == held  # asked again after a lost answer
@@ -58,7 +58,7 @@ def test_a_refusal_has_its_reason_and_its_sentence(serve: Serve, client: Callabl
     with pytest.raises(RefusedError, match=r"this needs 4\.40 KRW; of the budget 'usage'") as caught:
         ledger.hold(VIDEO, "1", 5)
     assert caught.value.reason == "over_limit"
-    assert ledger.allowance(VIDEO, 5).max_new == 0  # type: ignore[union-attr]
+    assert ledger.allowances(5)[VIDEO].max_new == 0
 
 
 def test_a_refused_renewal_is_a_refusal_and_the_hold_stays(serve: Serve, client: Callable[[str], Client]) -> None:
