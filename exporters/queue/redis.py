@@ -4,17 +4,17 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
 from prometheus_client.metrics_core import Metric
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from exporters.collector import CollectFunction, PartialReadError
+from exporters.queue.state import QueueState, queue_metrics
 from exporters.runtime.config import ConfigError, Section
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class RedisQueues:
                 states[queue.name] = queue_state(queue, replies, time.time())
             except ValueError as error:
                 problems.append(f"queue '{queue.name}': {error}")
-        yield from queue_metrics(states)
+        yield from queue_metrics("redis", states)
         if problems:
             raise PartialReadError("; ".join(problems))
 
@@ -204,15 +204,6 @@ class Reply:
         return str(self.words[1])
 
 
-@dataclass(frozen=True)
-class QueueState:
-    """What is known of one queue. `oldest_age`: seconds; None where the job does not tell when it was enqueued."""
-
-    messages: dict[str, int]
-    oldest_age: float | None
-    counters: dict[str, float] = field(default_factory=dict)
-
-
 def queue_commands(queue: Queue, failed_kinds: Mapping[str, str]) -> list[Command]:
     """What to ask about one queue. `failed_kinds`: by key "list" or "zset", where that is known."""
     commands = [
@@ -243,7 +234,7 @@ def queue_state(queue: Queue, replies: Sequence[Reply], now: float) -> QueueStat
             oldest_age = 0.0 if reply.value is None else age_seconds(reply.value, queue.enqueued_at, now)
         elif reply.role.startswith("count "):
             counters[reply.role.removeprefix("count ")] = _count(reply)
-    return QueueState(messages, oldest_age, counters)
+    return QueueState(messages, {} if oldest_age is None else {"ready": oldest_age}, counters=counters)
 
 
 def _count(reply: Reply) -> float:
@@ -284,41 +275,3 @@ def _unix_seconds(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value < 1e15:
         return None
     return value / 1000 if value > 1e11 else float(value)
-
-
-def queue_metrics(states: Mapping[str, QueueState]) -> Iterator[Metric]:
-    """The queue_ series of `states`, by queue name."""
-    labels = ["system", "queue"]
-    configured = GaugeMetricFamily("queue_configured", "1 for each queue that is watched.", labels=labels)
-    messages = GaugeMetricFamily(
-        "queue_messages",
-        "Messages by state: ready to be taken, active (taken, not done), delayed, failed. No message is in two.",
-        labels=[*labels, "state"],
-    )
-    oldest = GaugeMetricFamily(
-        "queue_oldest_message_age_seconds",
-        "How long the message that is served next has waited; 0 while there is none.",
-        labels=[*labels, "state"],
-    )
-    counted = {
-        role: CounterMetricFamily(f"queue_{role}", meaning, labels=labels)
-        for role, meaning in (
-            ("enqueued", "Messages put into the queue."),
-            ("completed", "Messages worked off."),
-            ("failed", "Messages given up."),
-        )
-    }
-    process = SummaryMetricFamily("queue_process_seconds", "Time spent on completed messages.", labels=labels)
-    for name, state in states.items():
-        identity = ["redis", name]
-        configured.add_metric(identity, 1)
-        for kind, count in state.messages.items():
-            messages.add_metric([*identity, kind], count)
-        if state.oldest_age is not None:
-            oldest.add_metric([*identity, "ready"], state.oldest_age)
-        for role, family in counted.items():
-            if role in state.counters:
-                family.add_metric(identity, state.counters[role])
-        if "process_seconds" in state.counters:
-            process.add_metric(identity, int(state.counters["completed"]), state.counters["process_seconds"])
-    yield from (family for family in (configured, messages, oldest, *counted.values(), process) if family.samples)

@@ -50,7 +50,7 @@ def keys(model: dict[str, Any], document: dict[str, Any]) -> set[str]:
 def test_a_table_names_every_key() -> None:
     """In docs/configuration.md, or on the page of the process whose section it is."""
     document = schema.schema()
-    pages = [path.read_text() for path in (ROOT / "docs").glob("*.md")]
+    pages = [path.read_text() for path in (ROOT / "docs").rglob("*.md")]
     tables = " ".join(line for page in pages for line in page.splitlines() if line.startswith(("|", "#")))
     words = set(re.findall(r"\w+", tables))
     assert sorted(keys(document, document) - words) == []

@@ -1,5 +1,6 @@
 """A Prometheus with all of the project's rules and half an hour of everything that Tidewise's processes publish."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -11,17 +12,18 @@ import yaml
 
 from controllers.check import read
 from controllers.rules import render
+from exporters.registry import EXPORTERS, exporter
 from grafana.queries import Prometheus as Asked
 from testbed.parts import Prometheus, create_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 RULES = ROOT / "prometheus" / "rules"
 STEP, MINUTES = 15, 35
-WORKLOAD, QUEUE = {"workload": "default/video"}, {"system": "redis", "queue": "video-jobs"}
+WORKLOAD = {"workload": "default/video"}
 CONFIG = """\
 workloads:
   - name: video
-    demand: {queue: video-jobs}
+    demand: {queue: demo-video-jobs}
     target: {command: {get: [replicas], set: [replicas, "{replicas}"]}}
     replicas: {max: 4}
     slo: {wait_seconds: 60}
@@ -47,37 +49,35 @@ def demand(at: float) -> float:
 
 
 def exporter_series() -> Iterator[Series]:
+    """What every exporter's demonstration shows, and what the collectors say of themselves."""
     on = {"job": "tidewise-exporter", "instance": "127.0.0.1:9811"}
-    for state, count in (("ready", 40), ("active", 4), ("failed", 1)):
-        yield "queue_messages", on | QUEUE | {"state": state}, steady(count)
-    yield "queue_oldest_message_age_seconds", on | QUEUE | {"state": "ready"}, steady(75)
-    for name, rate in (("enqueued_total", 5), ("completed_total", 4.5), ("failed_total", 0.1)):
-        yield f"queue_{name}", on | QUEUE, rising(rate)
-    yield "queue_process_seconds_sum", on | QUEUE, rising(4)
-    yield "queue_process_seconds_count", on | QUEUE, rising(4.5)
+    for (name, labels), value in demonstrated().items():
+        yield name, on | dict(labels), value
     for collector in ("host.cpu", "queue.redis.127.0.0.1:6379/0"):
         yield "tidewise_exporter_collector_success", on | {"collector": collector}, steady(1)
         yield "tidewise_exporter_collector_duration_seconds", on | {"collector": collector}, steady(0.002)
         yield "tidewise_exporter_collector_last_success_timestamp_seconds", on | {"collector": collector}, ago(1)
-    for mode, rate in (("user", 0.4), ("system", 0.1), ("idle", 0.5)):
-        yield "host_cpu_seconds_total", on | {"cpu": "0", "mode": mode}, rising(rate)
-    for resource in ("cpu", "memory", "io"):
-        for kind in ("some", "full"):
-            yield f"host_pressure_{resource}_stalled_seconds_total", on | {"kind": kind}, rising(0.02)
-    for name, size in (("memory_total", 8e9), ("memory_available", 3e9), ("swap_total", 2e9), ("swap_free", 1e9)):
-        yield f"host_{name}_bytes", on, steady(size)
-    for name, rate in (("read_bytes", 1e6), ("written_bytes", 2e6), ("io_time_seconds", 0.3)):
-        yield f"host_disk_{name}_total", on | {"device": "vda"}, rising(rate)
-    for name, size in (("size", 1e11), ("avail", 4e10)):
-        labels = {"device": "/dev/vda1", "fstype": "ext4", "mountpoint": "/"}
-        yield f"host_filesystem_{name}_bytes", on | labels, steady(size)
-    for way in ("receive", "transmit"):
-        for name, rate in (("bytes", 1e5), ("errors", 0), ("drops", 0.01)):
-            yield f"host_network_{way}_{name}_total", on | {"device": "eth0"}, rising(rate)
-    yield "host_cgroup_cpu_throttled_seconds_total", on, rising(0.01)
-    yield "host_cgroup_memory_usage_bytes", on, steady(5e8)
-    yield "host_cgroup_memory_limit_bytes", on, steady(1e9)
-    yield "host_cgroup_oom_kills_total", on, steady(0)
+
+
+Identity = tuple[str, tuple[tuple[str, str], ...]]
+
+
+def demonstrated() -> dict[Identity, Callable[[float], float]]:
+    """Each series of each exporter's demonstration, as a function of time; one page is made only once."""
+
+    @functools.cache
+    def at_time(at: float) -> dict[Identity, float]:
+        return {
+            (sample.name, tuple(sample.labels.items())): sample.value
+            for name in EXPORTERS
+            for metric in exporter(name).demo(at)
+            for sample in metric.samples
+        }
+
+    def of(identity: Identity) -> Callable[[float], float]:
+        return lambda at: at_time(at)[identity]
+
+    return {identity: of(identity) for identity in at_time(float(int(time.time())))}
 
 
 def forecast_series() -> Iterator[Series]:

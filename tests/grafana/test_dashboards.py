@@ -243,7 +243,7 @@ def families() -> dict[str, set[str] | None]:
 
 def documented() -> set[str]:
     """Every name in docs/ and in the rules, braces written out."""
-    text = "\n".join(path.read_text() for path in [*ROOT.glob("docs/*.md"), *ROOT.glob("prometheus/rules/*.yml")])
+    text = "\n".join(path.read_text() for path in [*ROOT.glob("docs/**/*.md"), *ROOT.glob("prometheus/rules/*.yml")])
     names = set(re.findall(r"\w+", text))
     for pattern in re.findall(r"host_[\w{},]+", text):
         parts = [part.split(",") for part in re.split(r"[{}]", pattern)]
