@@ -1,7 +1,8 @@
 """Fetches the real parts into a cache folder outside the tree, once, and unpacks them there; nothing is installed.
 
 Redis comes from the machine's own distribution. Prometheus, promtool, Alertmanager and amtool come from one Debian
-release on every machine, so that demo, tests and benchmarks meet the same versions everywhere.
+release on every machine, so that demo, tests and benchmarks meet the same versions everywhere. The servers that only
+tests and benchmarks of the exporters need (PostgreSQL, RabbitMQ and others) are a second tree, fetched when asked for.
 """
 
 import contextlib
@@ -39,6 +40,32 @@ DEBIAN_PACKAGES = (
     "libjs-rickshaw",
 )
 PROGRAMS = ("redis-server", "prometheus", "promtool", "prometheus-alertmanager", "amtool")
+# The second tree, all of the machine's own distribution.
+SERVICE_PACKAGES = (
+    "postgresql",
+    "rabbitmq-server",
+    "haproxy",
+    "nginx",
+    "prometheus-node-exporter",
+    "prometheus-redis-exporter",
+    "prometheus-postgres-exporter",
+)
+# Needed by what is above only for what nobody does here: compile queries, translate, manage clusters and services.
+SERVICES_GO_WITHOUT = re.compile(
+    "libllvm|libz3|locales|libc-l10n|perl|libperl|libjson-perl|python3|libpython3|rpcsvc|cron|procps|logrotate|socat|"
+    "iproute2|libbpf|libelf|postgresql-common|postgresql-client-common|erlang-snmp|openssl|ssl-cert|ucf|daemon|adduser"
+)
+SERVICE_PROGRAMS = (
+    "usr/lib/postgresql/*/bin/postgres",
+    "usr/lib/postgresql/*/bin/psql",
+    "usr/lib/rabbitmq/lib/*/plugins",
+    "usr/lib/erlang/erts-*/bin/erlexec",
+    "usr/sbin/haproxy",
+    "usr/sbin/nginx",
+    "usr/bin/prometheus-node-exporter",
+    "usr/bin/prometheus-redis-exporter",
+    "usr/bin/prometheus-postgres-exporter",
+)
 RECIPE = 1  # one more whenever what is done to the packages changes, so that caches are made anew
 ROOM_BYTES = 700_000_000  # lists, archives and the unpacked tree at their largest
 
@@ -52,14 +79,23 @@ def ensure(progress: Callable[[str], None] = print) -> Path:
     progress: is told in short lines what happens; not called when the tree is there already.
     """
     host = read_host()
-    cache = cache_folder()
-    tree = cache / tree_name(host)
+    return _ensure(cache_folder() / tree_name(host), lambda tree: fetch(host, tree, progress), progress)
+
+
+def ensure_services(progress: Callable[[str], None] = print) -> Path:
+    """The root of the second tree, as `ensure()` is of the first: the servers that exporters are tested on."""
+    host = read_host()
+    tree = services_folder() / services_tree_name(host)
+    return _ensure(tree, lambda tree: fetch_services(host, tree, progress), progress)
+
+
+def _ensure(tree: Path, make: Callable[[Path], None], progress: Callable[[str], None]) -> Path:
     if tree.is_dir():
         return tree
-    make_cache(cache)
-    with locked(cache, progress):
+    make_cache(tree.parent)
+    with locked(tree.parent, progress):
         if not tree.is_dir():  # else another program has fetched it while this one waited
-            fetch(host, tree, progress)
+            make(tree)
     return tree
 
 
@@ -69,16 +105,23 @@ def find() -> Path | None:
     return tree if tree.is_dir() else None
 
 
+def find_services() -> Path | None:
+    """The root of the second tree when the cache has it, else None."""
+    tree = services_folder() / services_tree_name(read_host())
+    return tree if tree.is_dir() else None
+
+
 def clean() -> int:
     """Remove everything fetched, for every release; returns how many trees that were."""
-    cache = cache_folder()
-    if not cache.is_dir():
-        return 0
-    with locked(cache, print):
-        trees = [*cache.glob("parts-*"), *cache.glob("building-*")]
-        for tree in trees:
-            shutil.rmtree(tree)
-    return len(trees)
+    removed = 0
+    for cache in {cache_folder(), services_folder()}:
+        if cache.is_dir():
+            with locked(cache, print):
+                trees = [*cache.glob("parts-*"), *cache.glob("services-*"), *cache.glob("building-*")]
+                for tree in trees:
+                    shutil.rmtree(tree)
+                removed += len(trees)
+    return removed
 
 
 def environment(root: Path) -> dict[str, str]:
@@ -96,10 +139,28 @@ def cache_folder() -> Path:
     return Path.home() / ".cache" / "tidewise"
 
 
+def services_folder() -> Path:
+    """Where the second tree is: the cache folder, for root one that every user can enter.
+
+    PostgreSQL refuses root and runs as another user, who cannot get through root's home.
+    """
+    cache = cache_folder()
+    if os.environ.get("TIDEWISE_CACHE") or os.geteuid() != 0:
+        return cache
+    entered = (folder.stat().st_mode & 0o001 for folder in (cache, *cache.parents) if folder.is_dir())
+    return cache if all(entered) else Path("/var/cache/tidewise")
+
+
 def tree_name(host: Host) -> str:
     """The tree's folder: another release, machine or list of packages is another tree."""
     lists = repr((host, platform.machine(), HOST_PACKAGES, DEBIAN_SUITE, DEBIAN_PACKAGES, RECIPE))
     return f"parts-{host.codename}-{hashlib.sha256(lists.encode()).hexdigest()[:12]}"
+
+
+def services_tree_name(host: Host) -> str:
+    """The second tree's folder."""
+    lists = repr((host, platform.machine(), SERVICE_PACKAGES, SERVICES_GO_WITHOUT.pattern, RECIPE))
+    return f"services-{host.codename}-{hashlib.sha256(lists.encode()).hexdigest()[:12]}"
 
 
 def make_cache(cache: Path) -> None:
@@ -111,7 +172,7 @@ def make_cache(cache: Path) -> None:
         )
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        # Some parts (PostgreSQL, one day) refuse root and run as another user, who has to get through.
+        # Every user who can come here can use what is in it.
         cache.chmod(0o755)
     except OSError as error:
         raise FetchError(
@@ -143,17 +204,10 @@ def fetch(host: Host, tree: Path, progress: Callable[[str], None]) -> None:
     progress(
         f"testbed: fetching Redis, Prometheus and Alertmanager into {tree.parent}; about half a minute, only this once"
     )
-    for left_behind in tree.parent.glob("building-*"):  # of a program that was killed: we hold the lock
-        shutil.rmtree(left_behind)
-    with tempfile.TemporaryDirectory(dir=tree.parent, prefix="building-") as name:
-        building = Path(name)
-        root = building / "root"
-        root.mkdir()
-        root.chmod(0o755)
-
+    with _building(tree) as root:
+        building = root.parent
         progress(f"testbed: 1/4 package lists of {host.codename}")
-        own = PrivateApt(building / "own", essential_status(Path("/var/lib/dpkg/status").read_text()))
-        own_address = own.update(own.sources_of_host(host), host.components, host_keyring(host), host.codename)
+        own, own_address = _apt_of_host(host, building / "own")
         progress("testbed: 2/4 Redis")
         unpack(own.download_with_dependencies(*HOST_PACKAGES), root)
         keys = building / "keys"
@@ -171,8 +225,44 @@ def fetch(host: Host, tree: Path, progress: Callable[[str], None]) -> None:
         missing = [program for program in PROGRAMS if not (root / "usr/bin" / program).is_file()]
         if missing:
             raise FetchError(f"the packages hold no {', '.join(missing)}: their lists in {__file__} need a look")
-        root.rename(tree)
     progress(f"testbed: parts ready after {time.monotonic() - started:.0f} s")
+
+
+def fetch_services(host: Host, tree: Path, progress: Callable[[str], None]) -> None:
+    """Fetch and unpack the second tree, in the same way."""
+    started = time.monotonic()
+    progress(f"testbed: fetching PostgreSQL, RabbitMQ and others into {tree.parent} (140 MB), only this once")
+    with _building(tree) as root:
+        progress(f"testbed: 1/2 package lists of {host.codename}")
+        own, _ = _apt_of_host(host, root.parent / "own")
+        progress("testbed: 2/2 PostgreSQL, RabbitMQ, HAProxy, nginx and three exporters of Prometheus")
+        archives = own.download_with_dependencies(*SERVICE_PACKAGES)
+        unpack([archive for archive in archives if not SERVICES_GO_WITHOUT.match(archive.name)], root)
+        for folder in ("doc", "man", "locale", "lintian"):
+            shutil.rmtree(root / "usr/share" / folder, ignore_errors=True)
+        missing = [pattern for pattern in SERVICE_PROGRAMS if not any(root.glob(pattern))]
+        if missing:
+            raise FetchError(f"the packages hold no {', '.join(missing)}: their lists in {__file__} need a look")
+    progress(f"testbed: services ready after {time.monotonic() - started:.0f} s")
+
+
+@contextlib.contextmanager
+def _building(tree: Path) -> Iterator[Path]:
+    """A fresh folder, which becomes `tree` at the end unless something went wrong; scratch goes beside it."""
+    for left_behind in tree.parent.glob("building-*"):  # of a program that was killed: we hold the lock
+        shutil.rmtree(left_behind)
+    with tempfile.TemporaryDirectory(dir=tree.parent, prefix="building-") as name:
+        root = Path(name) / "root"
+        root.mkdir()
+        root.chmod(0o755)
+        yield root
+        root.rename(tree)
+
+
+def _apt_of_host(host: Host, folder: Path) -> tuple[PrivateApt, str]:
+    """An apt that has the machine's own package lists, and the address they came from."""
+    own = PrivateApt(folder, essential_status(Path("/var/lib/dpkg/status").read_text()))
+    return own, own.update(own.sources_of_host(host), host.components, host_keyring(host), host.codename)
 
 
 def host_keyring(host: Host) -> Path:

@@ -12,6 +12,7 @@ from testbed import fetch
 from testbed.kube.fixtures import kube_cluster as kube_cluster
 from testbed.kube.fixtures import kube_namespace as kube_namespace
 from testbed.parts import Prometheus, Redis
+from testbed.services import PostgreSQL
 from tests.live_demo import Background, LiveDemo
 
 LIVE = pytest.StashKey[Background]()
@@ -39,6 +40,30 @@ def redis_url(redis_server: Redis) -> str:
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
     return redis_server.url
+
+
+@pytest.fixture(scope="session")
+def services_root() -> Path:
+    """The tree of the servers that exporters are tested on. Skips the test where it cannot be had."""
+    try:
+        return fetch.ensure_services()
+    except fetch.FetchError as error:
+        pytest.skip(f"no real services (PostgreSQL, RabbitMQ and others): {error}")
+
+
+@pytest.fixture(scope="session")
+def postgresql(services_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    """One PostgreSQL for the whole run, with `pg_stat_statements` loaded."""
+    with PostgreSQL(tmp_path_factory.mktemp("postgresql"), root=services_root) as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_dsn(postgresql: PostgreSQL) -> Iterator[str]:
+    """The address of a fresh database, as the superuser; it is dropped after the test."""
+    name = postgresql.make_database()
+    yield postgresql.dsn(name)
+    postgresql.drop_database(name)
 
 
 @pytest.fixture
