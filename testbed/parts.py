@@ -63,6 +63,7 @@ class Part(ABC):
     name: str
     ready_seconds: float = 30.0
     stop_seconds: float = 15.0
+    stop_signal = signal.SIGTERM
 
     def __init__(self, folder: Path, *, port: int | None = None, root: Path | None = None) -> None:
         self.folder = Path(folder).resolve()
@@ -103,6 +104,10 @@ class Part(ABC):
         """The folder the program runs in."""
         return self.folder
 
+    def environment(self) -> dict[str, str]:
+        """The environment the program runs in."""
+        return fetch.environment(self.root)
+
     def answers(self) -> bool:
         """Whether the program says of itself that it is ready. False while it cannot be reached."""
         return http_status(self.port, "/-/ready") == 200
@@ -119,9 +124,9 @@ class Part(ABC):
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [*_die_with_starter(), *self.argv()],
+                [*die_with_starter(), *self.argv()],
                 cwd=self.work_folder(),
-                env=fetch.environment(self.root),
+                env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -135,11 +140,11 @@ class Part(ABC):
         return self
 
     def stop(self) -> None:
-        """Ask it to end (TERM); end it (KILL) when it has not ended in time. Nothing happens when it does not run."""
+        """Ask it to end; end it (KILL) when it has not ended in time. Nothing happens when it does not run."""
         process = self._process
         if process is None:
             return
-        process.terminate()
+        process.send_signal(self.stop_signal)
         try:
             process.wait(self.stop_seconds)
         except subprocess.TimeoutExpired:
@@ -352,7 +357,7 @@ def _run_tool(name: str, args: Sequence[str | Path], root: Path | None) -> subpr
     )
 
 
-def _die_with_starter() -> list[str]:
+def die_with_starter() -> list[str]:
     """A prefix that lets the kernel end the part when the starting program is killed and can stop nothing any more.
 
     The kernel watches the thread that started the part, so this is only right for the main thread.

@@ -3,18 +3,23 @@
 They are parts like those of `testbed.parts`, from the second tree (`fetch.ensure_services()`).
 """
 
+import base64
+import http.client
 import itertools
+import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from urllib.parse import quote
 
 from testbed import fetch
-from testbed.parts import HOST, Part, PartError
+from testbed.parts import HOST, Part, PartError, die_with_starter, free_port, http_status
 
 NOBODY = 65534
 
@@ -40,6 +45,7 @@ class PostgreSQL(Service):
     """
 
     name = "postgresql"
+    stop_signal = signal.SIGINT  # does not wait for its clients
 
     def __init__(
         self,
@@ -120,12 +126,6 @@ class PostgreSQL(Service):
         except OSError:
             return False
 
-    def stop(self) -> None:
-        """Ask it to end without waiting for its clients (INT), as `pg_ctl stop` does."""
-        if self.running and self._process is not None:
-            self._process.send_signal(2)
-        super().stop()
-
     def _make_cluster(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.data_folder.mkdir(mode=0o700)
@@ -143,6 +143,292 @@ class PostgreSQL(Service):
         if done.returncode != 0:
             shutil.rmtree(self.data_folder)
             raise PartError(f"postgresql: initdb failed in {self.folder}:\n{done.stderr.strip()}")
+
+
+class RabbitMQ(Service):
+    """A RabbitMQ with its management and Prometheus plugins. `guest`/`guest` may do everything.
+
+    It is stopped as by a crash: an orderly stop takes six seconds, and nothing here has to survive.
+
+    statistics_ms: how often queues tell their numbers to the management plugin (5000 where nobody says otherwise).
+    settings: more lines of its configuration, e.g. {"management.disable_stats": "true"}.
+    """
+
+    name = "rabbitmq"
+    ready_seconds = 60.0
+    stop_signal = signal.SIGKILL
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        statistics_ms: int = 200,
+        settings: Mapping[str, str] | None = None,
+        port: int | None = None,
+        root: Path | None = None,
+    ) -> None:
+        super().__init__(folder, port=port, root=root)
+        self.management_port, self.metrics_port = free_port(), free_port()
+        self._inner_port, self._names_port = free_port(), free_port()
+        self.settings = {
+            "management.tcp.ip": HOST,
+            "management.tcp.port": str(self.management_port),
+            "prometheus.tcp.ip": HOST,
+            "prometheus.tcp.port": str(self.metrics_port),
+            "collect_statistics_interval": str(statistics_ms),
+            **(settings or {}),
+        }
+        self._numbers = itertools.count(1)
+        self._names: subprocess.Popen[bytes] | None = None  # epmd, where Erlang programs look each other up
+
+    @property
+    def url(self) -> str:
+        return self.vhost_url("/")
+
+    def vhost_url(self, vhost: str) -> str:
+        """Where AMQP clients reach one virtual host."""
+        return f"amqp://guest:guest@{HOST}:{self.port}/{quote(vhost, safe='')}"
+
+    @property
+    def management_url(self) -> str:
+        """The management API is below `/api`."""
+        return f"http://{HOST}:{self.management_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """The Prometheus plugin: `/metrics`, `/metrics/per-object`, `/metrics/detailed?family=…`."""
+        return f"http://{HOST}:{self.metrics_port}"
+
+    def api(self, method: str, path: str, body: object = None) -> Any:
+        """Ask the management API: `api("GET", "/queues")`. PartError where it refuses."""
+        connection = http.client.HTTPConnection(HOST, self.management_port, timeout=10)
+        login = base64.b64encode(b"guest:guest").decode()
+        try:
+            connection.request(
+                method,
+                f"/api{path}",
+                json.dumps(body),
+                {"Authorization": f"Basic {login}", "Content-Type": "text/json"},
+            )
+            answer = connection.getresponse()
+            text = answer.read()
+        finally:
+            connection.close()
+        if answer.status >= 400:
+            raise PartError(f"rabbitmq: {method} {path} was answered with {answer.status}: {text.decode()}")
+        return json.loads(text) if text else None
+
+    def make_vhost(self) -> str:
+        """A fresh virtual host, on which `guest` may do everything; returns its name."""
+        name = f"fresh-{next(self._numbers)}"
+        self.api("PUT", f"/vhosts/{name}", {})
+        self.api("PUT", f"/permissions/{name}/guest", {"configure": ".*", "write": ".*", "read": ".*"})
+        return name
+
+    def drop_vhost(self, name: str) -> None:
+        """Drop it with all its queues and connections."""
+        self.api("DELETE", f"/vhosts/{quote(name, safe='')}")
+
+    def start(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lines = [f"{key} = {value}\n" for key, value in self.settings.items()]
+        (self.folder / "rabbitmq.conf").write_text("".join(lines))
+        (self.folder / "enabled_plugins").write_text("[rabbitmq_management,rabbitmq_prometheus].\n")
+        if self._names is None:
+            epmd = self.program("usr/lib/erlang/erts-*/bin/epmd")
+            command = [*die_with_starter(), epmd, "-port", str(self._names_port), "-address", HOST]
+            self._names = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL)
+        return super().start()
+
+    def kill(self) -> None:
+        super().kill()
+        if self._names is not None:
+            self._names.kill()
+            self._names.wait()
+            self._names = None
+
+    def environment(self) -> dict[str, str]:
+        erlang = self.root / "usr/lib/erlang"
+        home = Path(self.program("usr/lib/rabbitmq/lib/*"))
+        inherited = {key: value for key, value in super().environment().items() if not key.startswith("RABBITMQ_")}
+        own = {
+            "ADVANCED_CONFIG_FILE": self.folder / "advanced.config",
+            "CONFIG_FILE": self.folder / "rabbitmq.conf",
+            "CONF_ENV_FILE": self.folder / "rabbitmq-env.conf",
+            "DIST_PORT": self._inner_port,
+            "ENABLED_PLUGINS_FILE": self.folder / "enabled_plugins",
+            "FEATURE_FLAGS_FILE": self.folder / "feature_flags",
+            "GENERATED_CONFIG_DIR": self.folder / "generated",
+            "HOME": home,
+            "LOGS": "-",
+            "LOG_BASE": self.folder / "log",
+            "MNESIA_BASE": self.folder / "mnesia",
+            "NODENAME": "tidewise@localhost",
+            "NODE_IP_ADDRESS": HOST,
+            "NODE_PORT": self.port,
+            "PID_FILE": self.folder / "pid",
+            "PLUGINS_DIR": home / "plugins",
+        }
+        return inherited | {
+            "ROOTDIR": str(erlang),
+            "BINDIR": str(Path(self.program("usr/lib/erlang/erts-*/bin/erlexec")).parent),
+            "EMU": "beam",
+            "PROGNAME": "erl",
+            "HOME": str(self.folder),  # keeps the secret that Erlang programs share
+            "ERL_EPMD_PORT": str(self._names_port),
+            "ERL_LIBS": str(home / "plugins"),
+            **{f"RABBITMQ_{key}": str(value) for key, value in own.items()},
+        }
+
+    def argv(self) -> list[str]:
+        # What the package's shell scripts come to, without them: the process that is started is the server itself.
+        program = self.program("usr/lib/erlang/erts-*/bin/erlexec")
+        boot = "-noinput -s rabbit boot -boot start_sasl -start_epmd false"
+        idle = "+W w +S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none"  # its threads do not spin while they wait
+        kernel = "-kernel prevent_overlapping_partitions false -kernel inet_dist_use_interface {127,0,0,1}"
+        logs = "-syslog logger [] -syslog syslog_error_logger false"
+        return [program, *boot.split(), *idle.split(), *kernel.split(), *logs.split()]
+
+    def answers(self) -> bool:
+        # The management API listens before the rest has started; this check knows.
+        try:
+            return bool(self.api("GET", f"/health/checks/port-listener/{self.port}")["status"] == "ok")
+        except (OSError, http.client.HTTPException, ValueError, PartError):
+            return False
+
+
+class HAProxy(Service):
+    """A HAProxy with a configuration of the caller's, which listens on `port`. `log stdout …` goes to `log_path`."""
+
+    name = "haproxy"
+
+    def __init__(self, folder: Path, config: str, *, port: int, root: Path | None = None) -> None:
+        super().__init__(folder, port=port, root=root)
+        self.config = config
+
+    def argv(self) -> list[str]:
+        file = self.folder / "haproxy.cfg"
+        file.write_text(self.config)
+        return [self.program("usr/sbin/haproxy"), "-db", "-f", str(file)]
+
+    def answers(self) -> bool:
+        return _listens(self.port)
+
+
+class Nginx(Service):
+    """An nginx; http: what stands in the http block of its configuration, with a server that listens on `port`.
+
+    Relative paths (`access_log access.log …`) are below `folder`. `reopen()` as after a rotation of its logs.
+    """
+
+    name = "nginx"
+
+    def __init__(self, folder: Path, http: str, *, port: int, root: Path | None = None) -> None:
+        super().__init__(folder, port=port, root=root)
+        self.http = http
+
+    def argv(self) -> list[str]:
+        file = self.folder / "nginx.conf"
+        temporary = "".join(
+            f"  {kind}_temp_path {self.folder}/{kind};\n"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        file.write_text(
+            f"{'user root;' if os.geteuid() == 0 else ''}\ndaemon off;\nworker_processes 1;\npid {self.folder}/pid;\n"
+            f"error_log stderr;\nevents {{}}\nhttp {{\n{temporary}{self.http}\n}}\n"
+        )
+        return [self.program("usr/sbin/nginx"), "-p", f"{self.folder}/", "-e", "stderr", "-c", str(file)]
+
+    def answers(self) -> bool:
+        return _listens(self.port)
+
+    def reopen(self) -> None:
+        """Let it open its log files anew."""
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGUSR1)
+
+
+class NodeExporter(Service):
+    """Debian's prometheus-node-exporter. flags: more of its flags, e.g. ("--collector.disable-defaults",)."""
+
+    name = "node-exporter"
+
+    def __init__(
+        self, folder: Path, *, flags: Sequence[str] = (), port: int | None = None, root: Path | None = None
+    ) -> None:
+        super().__init__(folder, port=port, root=root)
+        self.flags = tuple(flags)
+
+    def argv(self) -> list[str]:
+        program = self.program("usr/bin/prometheus-node-exporter")
+        return [program, f"--web.listen-address={HOST}:{self.port}", *self.flags]
+
+    def answers(self) -> bool:
+        return http_status(self.port, "/") == 200
+
+
+class RedisExporter(NodeExporter):
+    """Debian's prometheus-redis-exporter. flags: e.g. ("--redis.addr=redis://…", "--check-single-keys=video-jobs")."""
+
+    name = "redis-exporter"
+
+    def argv(self) -> list[str]:
+        program = self.program("usr/bin/prometheus-redis-exporter")
+        return [program, f"--web.listen-address={HOST}:{self.port}", *self.flags]
+
+
+class PostgresExporter(NodeExporter):
+    """Debian's prometheus-postgres-exporter, reading the database at `dsn`."""
+
+    name = "postgres-exporter"
+
+    def __init__(
+        self, folder: Path, dsn: str, *, flags: Sequence[str] = (), port: int | None = None, root: Path | None = None
+    ) -> None:
+        super().__init__(folder, flags=flags, port=port, root=root)
+        self.dsn = dsn
+
+    def environment(self) -> dict[str, str]:
+        return super().environment() | {"DATA_SOURCE_NAME": self.dsn + "?sslmode=disable"}
+
+    def argv(self) -> list[str]:
+        program = self.program("usr/bin/prometheus-postgres-exporter")
+        return [program, f"--web.listen-address={HOST}:{self.port}", *self.flags]
+
+
+class Moto(Part):
+    """A fake AWS (moto) on loopback, which takes any credentials. It needs no tree."""
+
+    name = "moto"
+
+    def __init__(self, folder: Path, *, port: int | None = None) -> None:
+        super().__init__(folder, port=port, root=Path(sys.prefix))
+
+    def environment(self) -> dict[str, str]:
+        return dict(os.environ)
+
+    def argv(self) -> list[str]:
+        return [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(self.port)]
+
+    def answers(self) -> bool:
+        return http_status(self.port, "/moto-api/") == 200
+
+    def reset(self) -> None:
+        """Forget everything."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
+        try:
+            connection.request("POST", "/moto-api/reset")
+            connection.getresponse().read()
+        finally:
+            connection.close()
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection((HOST, port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def as_ordinary_user() -> list[str]:

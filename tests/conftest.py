@@ -12,7 +12,7 @@ from testbed import fetch
 from testbed.kube.fixtures import kube_cluster as kube_cluster
 from testbed.kube.fixtures import kube_namespace as kube_namespace
 from testbed.parts import Prometheus, Redis
-from testbed.services import PostgreSQL
+from testbed.services import Moto, PostgreSQL, RabbitMQ
 from tests.live_demo import Background, LiveDemo
 
 LIVE = pytest.StashKey[Background]()
@@ -64,6 +64,39 @@ def postgresql_dsn(postgresql: PostgreSQL) -> Iterator[str]:
     name = postgresql.make_database()
     yield postgresql.dsn(name)
     postgresql.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(services_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """One RabbitMQ for the whole run, with its management and Prometheus plugins."""
+    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq"), root=services_root) as server:
+        yield server
+
+
+@pytest.fixture
+def rabbitmq_vhost(rabbitmq: RabbitMQ) -> Iterator[str]:
+    """A fresh virtual host; it is dropped after the test."""
+    name = rabbitmq.make_vhost()
+    yield name
+    rabbitmq.drop_vhost(name)
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
+    """One fake AWS for the whole run."""
+    pytest.importorskip("moto", reason="needs moto[server]")
+    with Moto(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture
+def moto_url(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a fake AWS that has nothing in it; credentials for it are in the environment."""
+    moto.reset()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return moto.url
 
 
 @pytest.fixture
