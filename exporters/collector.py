@@ -6,7 +6,6 @@ after another; a collector that takes its time gets another thread beside it, so
 """
 
 import contextlib
-import copy
 import threading
 import time
 from collections import deque
@@ -17,6 +16,7 @@ import structlog
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from exporters.lanes import LANES
 from exporters.runtime.endpoint import SCRAPE_TIMEOUT_SECONDS
 
 # Takes the time.monotonic() by which it must be done. May be a generator. Raises what it likes: that is a failed read.
@@ -149,11 +149,12 @@ def _perform_all(new: deque[tuple[CollectFunction, _Run]], runs: Sequence[_Run],
             while True:
                 _perform(*new.popleft())
 
-    threading.Thread(target=lane, name="collect", daemon=True).start()
+    if new:
+        LANES.start(lane)
     for run in reversed(runs):  # the last one is done when all are, mostly: one wake-up instead of many
         while not run.done.is_set() and (left := min(run.deadline, deadline) - time.monotonic()) > 0:
             if not run.done.wait(min(left, _PATIENCE_SECONDS)) and new:
-                threading.Thread(target=lane, name="collect", daemon=True).start()
+                LANES.start(lane)
     with contextlib.suppress(IndexError):
         while True:
             _, run = new.popleft()
@@ -180,9 +181,11 @@ def _perform(function: CollectFunction, run: _Run) -> None:
 def _checked(metric: Metric) -> Metric:
     """`metric`, if it can be written. One value that cannot would otherwise empty the whole page."""
     for sample in metric.samples:
-        float(sample.value)
-        for value in sample.labels.values():
-            value.encode()
+        if type(sample.value) is not float:
+            float(sample.value)
+        for text in sample.labels.values():
+            if not str.isascii(text):  # a TypeError for what is no text
+                text.encode()
     return metric
 
 
@@ -197,7 +200,9 @@ def _clash(metrics: Iterable[Metric], families: Mapping[str, Metric]) -> str | N
 def _merge(metrics: Iterable[Metric], families: dict[str, Metric]) -> None:
     """A name may stand on the page once, however many collectors have series of it."""
     for metric in metrics:
-        if metric.name not in families:
-            families[metric.name] = copy.copy(metric)
-            families[metric.name].samples = []  # the run's own list may be shared with an overlapping scrape
-        families[metric.name].samples.extend(metric.samples)
+        known = families.get(metric.name)
+        if known is not None:  # a new family: the runs' own may be shared with an overlapping scrape
+            together = Metric(known.name, known.documentation, known.type, known.unit)
+            together.samples = [*known.samples, *metric.samples]
+            metric = together
+        families[metric.name] = metric
