@@ -5,38 +5,41 @@ A system's module has `Servers`, the type of its list in the configuration, and 
 
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, Self
+from typing import Any
 
-from pydantic import create_model, model_validator
+import structlog
+from pydantic import create_model
 
 from exporters.collector import CollectFunction
+from exporters.queue.demo import demo as demo
+from exporters.queue.state import FAMILIES as FAMILIES
 from exporters.runtime.config import Section
 
 SYSTEMS: dict[str, str] = {
     "redis": "exporters.queue.redis",
+    "redis_streams": "exporters.queue.redis_streams",
+    "bull": "exporters.queue.bull",
+    "bullmq": "exporters.queue.bullmq",
+    "celery": "exporters.queue.celery",
+    "rq": "exporters.queue.rq",
 }
 
-
-class _Config(Section):
-    @model_validator(mode="after")
-    def _has_target(self) -> Self:
-        if not any(getattr(self, system) for system in SYSTEMS):
-            raise ValueError(
-                "found no queue; name at least one, for example "
-                "redis: [{url: redis://127.0.0.1:6379/0, queues: [{name: video-jobs}]}]"
-            )
-        return self
-
-
 _fields: dict[str, Any] = {system: (import_module(path).Servers, []) for system, path in SYSTEMS.items()}
-Config = create_model("Queues", __base__=_Config, __doc__="The queues to watch, by system.", **_fields)
+Config = create_model("Queues", __base__=Section, __doc__="The queues to watch, by system.", **_fields)
 
 
 def collectors(config: Any) -> Mapping[str, CollectFunction]:
     """One collector a server, so that one that is down takes only its own queues with it."""
-    return {
+    functions = {
         f"{system}.{name}": function
         for system, path in SYSTEMS.items()
         if getattr(config, system)
         for name, function in import_module(path).collectors(getattr(config, system)).items()
     }
+    if not functions:
+        structlog.get_logger().warning(
+            "no_queue_configured",
+            problem="exporters.queue names no queue, so nothing is watched; name one, for example "
+            "redis: [{url: redis://127.0.0.1:6379/0, queues: [{name: video-jobs}]}]",
+        )
+    return functions

@@ -65,13 +65,12 @@ def configured(section: Mapping[str, Any]) -> Mapping[str, CollectFunction]:
     ("section", "sentence"),
     [
         pytest.param(
-            {},
-            "queue: found no queue; name at least one, for example "
-            "redis: [{url: redis://127.0.0.1:6379/0, queues: [{name: video-jobs}]}]",
-            id="no queue at all",
+            {"reddis": []}, "queue.reddis: unknown key; did you mean 'redis'?", id="a system that does not exist"
         ),
         pytest.param(
-            {"reddis": []}, "queue.reddis: unknown key; did you mean 'redis'?", id="a system that does not exist"
+            {"redis": [{"url": "redis://h"}]},
+            "queue.redis.0: found no queue; name at least one in queues, or let discover find them: '*'",
+            id="a server and no queue",
         ),
         pytest.param(
             {"redis": [{"url": "redis://h", "queues": [{"name": "a", "counter": {}}]}]},
@@ -199,7 +198,7 @@ def test_openmetrics_of_it_parses(redis_url: str) -> None:
         for family in parse_openmetrics(generate_openmetrics(Queues(redis_url, FULL).registry).decode())
     }
     assert {"queue_messages", "queue_enqueued", "queue_process_seconds"} <= set(families)
-    assert families["queue_process_seconds"].type == "summary"
+    assert families["queue_process_seconds"].type == "histogram"
 
 
 @pytest.mark.real
@@ -393,10 +392,10 @@ def test_a_user_needs_only_the_documented_commands(own_redis: Redis, tmp_path: P
     secret.write_text("pass")
     url = own_redis.url.replace("redis://", "redis://watcher@")
     queues = Queues(url, FULL, password_file=str(secret))
-    assert len(queues.series()) == 11
+    assert len(queues.series()) == 12
     assert queues.success() == 1
     denied = Queues(url, FULL, {"name": "other"}, password_file=str(secret))
-    assert len(denied.series()) == 11, "a key the user may not read takes only its own queue"
+    assert len(denied.series()) == 12, "a key the user may not read takes only its own queue"
     assert denied.success() == 0
 
 
