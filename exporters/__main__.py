@@ -2,21 +2,30 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
+from prometheus_client.metrics_core import Metric
 
+from exporters import labels, own
 from exporters.collector import CollectFunction, Collectors
 from exporters.config import DEFAULT_LISTEN, exporters_model
 from exporters.registry import EXPORTERS, exporter
 from exporters.runtime.config import ConfigError, Section, nearest, read_yaml, validate
-from exporters.runtime.endpoint import Endpoint, EndpointError
+from exporters.runtime.endpoint import MAX_REQUESTS, Endpoint, EndpointError
 from exporters.runtime.logs import FORMATS, LEVELS, configure_logs
 from exporters.runtime.process import process_registry, stop_on_signals, version
 
+if TYPE_CHECKING:
+    from exporters.runtime.web import Web
+
 PROCESS = "tidewise-exporter"
 DEFAULT_CONFIG = Path("tidewise.yaml")
+
+DEMO_BANNER = "<p><strong>Demo: every value of these exporters is made up.</strong></p>"
 
 EXAMPLES = f"""
 examples:
@@ -26,6 +35,10 @@ examples:
       the machine and the queues that the file names under exporters.queue
   tidewise-exporter queue --web.listen-address 0.0.0.0:9811 --web.listen-address [::1]:9811
       on two addresses
+  tidewise-exporter --demo
+      every exporter with made-up, moving values: nothing configured, nothing to watch; for dashboards and first looks
+  tidewise-exporter host --web.config.file web.yml
+      with TLS and a password, as the file says; it is that of Prometheus' own exporters
 
 the least that 'queue' needs in the file:
   exporters:
@@ -40,22 +53,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs until a signal. 0: ended by one; 2: wrong arguments or configuration, or an address that cannot be had."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    if not arguments.names:
+    if not arguments.names and not arguments.demo:
         parser.error(f"name what to export, any of: {', '.join(EXPORTERS)}")
+    if arguments.demo and arguments.config:
+        parser.error("--demo reads no configuration; leave --config out, or --demo")
+    names = list(dict.fromkeys(arguments.names or EXPORTERS))
     configure_logs(PROCESS, arguments.log_level, arguments.log_format)
     stop = stop_on_signals()
     try:
-        section = read_section(arguments.config, arguments.names)
-        functions = collect_functions(section, arguments.names, arguments.config or DEFAULT_CONFIG)
+        listen = DEFAULT_LISTEN
+        if arguments.demo:
+            functions = demo_functions(names)
+        else:
+            section = read_section(arguments.config, names)
+            functions = collect_functions(section, names, arguments.config or DEFAULT_CONFIG)
+            listen = getattr(section, "listen")  # noqa: B009 - the section's type is made at run time
         registry = process_registry(PROCESS)
         registry.register(Collectors(functions))
+        registry.register(_Own(arguments.demo))
         endpoint = Endpoint(
-            arguments.listen or getattr(section, "listen"),  # noqa: B009 - the section's type is made at run time
+            arguments.listen or listen,
             registry,
             process=PROCESS,
             telemetry_path=arguments.telemetry_path,
             ready=lambda: None,
-            landing=lambda: f"<p>Exporters: {', '.join(arguments.names)}.</p>",
+            landing=lambda: (DEMO_BANNER if arguments.demo else "") + f"<p>Exporters: {', '.join(names)}.</p>",
+            web=_web(arguments.web_config),
+            max_requests=arguments.max_requests,
         )
         endpoint.start()
     except (ConfigError, EndpointError) as error:
@@ -63,8 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{PROCESS}: {line}", file=sys.stderr)
         return 2
     structlog.get_logger().info(
-        "started", version=version(), exporters=arguments.names, listen=endpoint.addresses, collectors=list(functions)
+        "started", version=version(), exporters=names, listen=endpoint.addresses, collectors=list(functions)
     )
+    if arguments.demo:
+        structlog.get_logger().warning("demo", meaning="every value of these exporters is made up")
     stop.wait()
     endpoint.stop()
     structlog.get_logger().info("stopped")
@@ -87,6 +113,37 @@ def collect_functions(section: Section, names: Sequence[str], path: Path) -> dic
     return functions
 
 
+def demo_functions(names: Sequence[str]) -> dict[str, CollectFunction]:
+    """Instead of the collectors of the named exporters: what they would show somewhere else, made up."""
+
+    def collector(name: str) -> CollectFunction:
+        demo = exporter(name).demo
+        return lambda deadline: demo(time.time())
+
+    return {f"demo.{name}": collector(name) for name in names}
+
+
+class _Own:
+    """What the exporter says of itself beside its collectors."""
+
+    def __init__(self, demo: bool) -> None:
+        self._demo = demo
+
+    def collect(self) -> Iterable[Metric]:
+        yield labels.refused()
+        if self._demo:
+            yield own.DEMO.of(1)
+
+
+def _web(path: Path | None) -> "Web | None":
+    """Raises ConfigError."""
+    if path is None:
+        return None
+    from exporters.runtime.web import Web  # and with it ssl, which most never need
+
+    return Web(path)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROCESS,
@@ -96,6 +153,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "names", nargs="*", type=_name, metavar="NAME", help=f"what to export, any of: {', '.join(EXPORTERS)}"
+    )
+    parser.add_argument(
+        "--demo", action="store_true", help="made-up, moving values of the named exporters, or of all; labelled as such"
     )
     parser.add_argument(
         "--config",
@@ -118,6 +178,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="path of the metrics (default: /metrics)",
     )
+    parser.add_argument(
+        "--web.config.file",
+        dest="web_config",
+        type=Path,
+        metavar="FILE",
+        help="TLS, users and headers, in the format of Prometheus' own exporters (default: plain HTTP for everybody)",
+    )
+    parser.add_argument(
+        "--web.max-requests",
+        dest="max_requests",
+        type=_count,
+        default=MAX_REQUESTS,
+        metavar="N",
+        help=f"scrapes at one time; more get 503 (default: {MAX_REQUESTS}; 0: no limit)",
+    )
     parser.add_argument("--log.level", dest="log_level", choices=LEVELS, default="info", help="default: info")
     parser.add_argument(
         "--log.format",
@@ -134,6 +209,12 @@ def _name(text: str) -> str:
     if text in EXPORTERS:
         return text
     raise argparse.ArgumentTypeError(f"unknown exporter '{text}'{nearest(text, list(EXPORTERS))}")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"found '{text}'; it must be a whole number, 0 for no limit")
+    return int(text)
 
 
 def _path(text: str) -> str:

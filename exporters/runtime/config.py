@@ -49,11 +49,23 @@ ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The file's top level as a dict. Raises ConfigError for a missing, unreadable or ill-formed file."""
+    """The configuration's top level as a dict. Raises ConfigError also for a section that nobody knows."""
+    data = parse_yaml(path, "--config", "docs/configuration.md shows a first one of 15 lines", "workloads")
+    problems = [f"{path}: {key}: unknown section{nearest(str(key), SECTIONS)}" for key in data if key not in SECTIONS]
+    if problems:
+        raise ConfigError(problems)
+    return data
+
+
+def parse_yaml(path: Path, option: str, example: str, section: str) -> dict[str, Any]:
+    """The top level of any YAML file as a dict. Raises ConfigError for a missing, unreadable or ill-formed file.
+
+    For its sentences: the `option` that names the file, where an `example` is shown, and a `section` it may have.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError([f"{path}: no such file; create it, or name another with --config"]) from None
+        raise ConfigError([f"{path}: no such file; create it, or name another with {option}"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: cannot be read ({error}); check its permissions and that it is UTF-8"]) from None
     try:
@@ -68,14 +80,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         problem = " ".join(text for text in said if text) or str(error)
         raise ConfigError([f"{path}: {where}not valid YAML ({problem}); check indentation and quotes there"]) from None
     if data is None:
-        raise ConfigError([f"{path}: the file is empty; docs/configuration.md shows a first one of 15 lines"])
+        raise ConfigError([f"{path}: the file is empty; {example}"])
     if not isinstance(data, dict):
         raise ConfigError(
-            [f"{path}: found {_kind(data)} at the top level; it must be a mapping with sections such as 'workloads:'"]
+            [f"{path}: found {_kind(data)} at the top level; it must be a mapping with sections such as '{section}:'"]
         )
-    problems = [f"{path}: {key}: unknown section{nearest(str(key), SECTIONS)}" for key in data if key not in SECTIONS]
-    if problems:
-        raise ConfigError(problems)
     return data
 
 

@@ -1,6 +1,7 @@
 """The HTTP endpoint of every process: metrics, a landing page, health, and the routes a process adds.
 
-HTTP/1.1 with keep-alive on cheroot. Several listen addresses are several servers in front of one application.
+HTTP/1.1 with keep-alive on cheroot. Several listen addresses are several servers in front of one application. With a
+web configuration every one of them speaks TLS, and everything that is served wants a password, if it says so.
 """
 
 import errno
@@ -9,24 +10,33 @@ import html
 import json
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
 
 import structlog
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, choose_encoder, gzip_accepted
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import gzip_accepted
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from exporters.runtime.exposition import Pages
 from exporters.runtime.process import version
-from exporters.runtime.server import Server
+from exporters.runtime.server import CONNECTIONS, Server, Tls
+
+if TYPE_CHECKING:
+    import ssl
+
+    from exporters.runtime.web import Web
 
 # What Prometheus said it would wait for this scrape, in seconds; None outside a scrape and for other clients.
 SCRAPE_TIMEOUT_SECONDS: ContextVar[float | None] = ContextVar("scrape_timeout_seconds", default=None)
 
 HTML = "text/html; charset=utf-8"
+MAX_REQUESTS = 40  # scrapes at one time
+_SPARE_THREADS = 24  # for what is no scrape: probes, people, slow clients
 _STOP_SECONDS = 2.0  # a request still running after that is cut off
 _log = structlog.get_logger()
 
@@ -64,6 +74,7 @@ class Endpoint:
 
     `ready` returns None when the process is ready, else the sentence why not (answered with 503). `routes` maps
     (method, path) to a function that runs in a server thread. `landing` returns HTML put into the landing page.
+    `web` is a web configuration, `max_requests` how many scrapes may run at one time (0: any number).
     """
 
     def __init__(
@@ -76,19 +87,27 @@ class Endpoint:
         ready: Callable[[], str | None],
         routes: Mapping[tuple[str, str], Route] = {},
         landing: Callable[[], str] | None = None,
+        web: "Web | None" = None,
+        max_requests: int = MAX_REQUESTS,
     ) -> None:
         self._listen = listen
         self._registry = registry
+        self._pages = Pages()
         self._process = process
         self._telemetry_path = telemetry_path
         self._ready = ready
         self._landing = landing
+        self._web = web
+        self._max_requests = max_requests
+        self._scrapes = threading.Semaphore(max_requests) if max_requests else None
+        self._refusals = Refusals(web)
+        registry.register(self._refusals)
         self._servers: list[Server] = []
         self._routes: dict[str, dict[str, Route]] = {
             "/": {"GET": self._landing_page},
             "/-/healthy": {"GET": lambda _: Response(body="healthy\n")},
             "/-/ready": {"GET": self._readiness},
-            telemetry_path: {"GET": self._metrics},
+            telemetry_path: {"GET": self._scrape},
         }
         for (method, path), route in routes.items():
             self._routes.setdefault(path, {})[method] = route
@@ -100,9 +119,11 @@ class Endpoint:
 
     def start(self) -> None:
         """Listen on every address, or on none: raises EndpointError, with what to do, when one cannot be had."""
+        tls = _WebTls(self._web, self._refusals) if self._web is not None and self._web.now().context else None
+        threads = self._max_requests + _SPARE_THREADS if self._max_requests else CONNECTIONS
         for address in self._listen:
             try:
-                server = Server(address, self._application)
+                server = Server(address, self._application, tls=tls, threads=threads)
                 server.open()
             except (OSError, ValueError) as error:
                 self.stop()
@@ -119,13 +140,19 @@ class Endpoint:
         self._servers = []
 
     def _application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        request = _request(environ)
-        if request is None:
+        more_headers: Mapping[str, str] = {}
+        refusal = None
+        if self._web is not None:
+            refusal, more_headers = self._admit(self._web, environ)
+        request = _request(environ) if refusal is None else None
+        if refusal is not None:
+            response = refusal
+        elif request is None:
             response = Response(400, "the body is shorter than its Content-Length\n")
         else:
             response = self._answer(request)
         body = response.body.encode() if isinstance(response.body, str) else response.body
-        headers = {"Content-Type": response.content_type, **response.headers}
+        headers = {"Content-Type": response.content_type, **more_headers, **response.headers}
         if body and gzip_accepted(environ.get("HTTP_ACCEPT_ENCODING", "")):
             body = gzip.compress(body, compresslevel=1, mtime=0)  # level 9 costs ten times the CPU for a few percent
             headers["Content-Encoding"] = "gzip"
@@ -133,6 +160,19 @@ class Endpoint:
         headers["Content-Length"] = str(len(body))
         start_response(f"{response.status} {_phrase(response.status)}", list(headers.items()))
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    def _admit(self, web: "Web", environ: Mapping[str, Any]) -> tuple[Response | None, Mapping[str, str]]:
+        """The refusal of who may not ask, None for the others; and the headers of the answer."""
+        loaded = web.now()
+        verdict = web.judge(loaded, environ.get("HTTP_AUTHORIZATION", ""), environ.get("REMOTE_ADDR", ""))
+        if verdict == "right":
+            return None, loaded.headers
+        self._refusals.count("credentials")
+        if verdict == "busy":
+            sentence = "too many passwords are being checked; ask again in a second\n"
+            return Response(503, sentence, headers={"Retry-After": "1"}), loaded.headers
+        challenge = {"WWW-Authenticate": 'Basic realm="tidewise", charset="UTF-8"'}
+        return Response(401, "name and password, please\n", headers=challenge), loaded.headers
 
     def _answer(self, request: Request) -> Response:
         methods = self._routes.get(request.path)
@@ -151,11 +191,23 @@ class Endpoint:
             _log.exception("request_failed", method=request.method, path=request.path)
             return Response(500, "internal error; the process's log has it\n")
 
+    def _scrape(self, request: Request) -> Response:
+        if self._scrapes is None:
+            return self._metrics(request)
+        if not self._scrapes.acquire(blocking=False):
+            self._refusals.count("scrapes")
+            sentence = f"{self._max_requests} scrapes are running, as many as may; ask again later\n"
+            return Response(503, sentence, headers={"Retry-After": "1"})
+        try:
+            return self._metrics(request)
+        finally:
+            self._scrapes.release()
+
     def _metrics(self, request: Request) -> Response:
         token = SCRAPE_TIMEOUT_SECONDS.set(_positive(request.headers.get("x-prometheus-scrape-timeout-seconds")))
         try:
-            encode, content_type = _encoder(request.headers.get("accept", ""))
-            return Response(body=encode(self._registry), content_type=content_type)
+            body, content_type = self._pages.page(self._registry, request.headers.get("accept", ""))
+            return Response(body=body, content_type=content_type)
         finally:
             SCRAPE_TIMEOUT_SECONDS.reset(token)
 
@@ -179,6 +231,55 @@ class Endpoint:
             "</body></html>\n",
             content_type=HTML,
         )
+
+
+class Refusals:
+    """How many requests and connections were turned away, and whether the web configuration is as its file says."""
+
+    def __init__(self, web: "Web | None") -> None:
+        self._web = web
+        self._counts = dict.fromkeys(("scrapes",) if web is None else ("scrapes", "credentials", "handshake"), 0)
+        self._lock = threading.Lock()
+
+    def count(self, reason: str) -> None:
+        with self._lock:
+            self._counts[reason] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        refused = CounterMetricFamily(
+            "tidewise_web_refused",
+            "Requests and connections turned away: too many scrapes at once, wrong password, failed TLS handshake.",
+            labels=["reason"],
+        )
+        for reason, count in self._counts.items():
+            refused.add_metric([reason], count)
+        yield refused
+        if self._web is not None:
+            yield GaugeMetricFamily(
+                "tidewise_web_config_reload_success",
+                "1: the web configuration in force is that of its files. 0: they became wrong, an older one holds.",
+                0 if self._web.problem else 1,
+            )
+
+
+class _WebTls(Tls):
+    """A web configuration's TLS, as a server wants it."""
+
+    def __init__(self, web: "Web", refusals: Refusals) -> None:
+        self._web = web
+        self._refusals = refusals
+
+    def context(self) -> "ssl.SSLContext":
+        return cast("ssl.SSLContext", self._web.now().context)  # TLS that was there at the start stays
+
+    def welcome(self, connection: "ssl.SSLSocket") -> bool:
+        from exporters.runtime.web import has_allowed_san
+
+        allowed = self._web.now().allowed_sans
+        return allowed is None or has_allowed_san(connection.getpeercert(), allowed)
+
+    def failed(self) -> None:
+        self._refusals.count("handshake")
 
 
 def json_response(value: object, status: int = 200) -> Response:
@@ -208,13 +309,6 @@ def _request(environ: dict[str, Any]) -> Request | None:
 def _utf8(wsgi_text: str) -> str:
     """WSGI carries bytes as Latin-1 text."""
     return wsgi_text.encode("latin-1").decode("utf-8", "replace")
-
-
-def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
-    try:
-        return choose_encoder(accept)
-    except (TypeError, ValueError):  # a version that is no version: plain text is always right
-        return generate_latest, CONTENT_TYPE_PLAIN_0_0_4
 
 
 def _positive(text: str | None) -> float | None:

@@ -1,39 +1,66 @@
 """cheroot's server for one listen address, hardened: a slow or silent client holds neither a thread nor memory long.
 
 cheroot bounds each read of a socket; here a whole request has one deadline, and a connection that has not said
-anything yet waits in the selector instead of in a thread.
+anything yet waits in the selector instead of in a thread. So does one in the middle of its TLS handshake, which cheroot
+would have made in the one thread that accepts connections. Threads are started when all others are busy.
 """
 
+import contextlib
 import os
+import queue
 import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from cheroot import wsgi
 from cheroot.server import HTTPConnection, HTTPRequest
+from cheroot.workers.threadpool import ThreadPool
 
 from exporters.runtime.config import split_address
 
-READ_SECONDS = 10.0  # for a whole request to arrive
+if TYPE_CHECKING:
+    import ssl
+
+READ_SECONDS = 10.0  # for a whole request to arrive, and before it for the handshake
 REQUEST_SECONDS = 60.0  # from a request's first byte to the last byte of its answer
 IDLE_SECONDS = 130  # a kept-alive connection outlives two scrape intervals of a minute
-THREADS = 8
+THREADS = 4  # at the start
+MOST_THREADS = 64
 WAITING_REQUESTS = 40  # more are answered with 503
 KEPT_ALIVE = 64
+CONNECTIONS = 256  # more are closed at once, so that descriptors are left for the work
 BODY_BYTES = 1 << 20
 HEADER_BYTES = 32 << 10
 
+_TLS_HANDSHAKE = b"\x16"  # the first byte of every TLS connection
+_HTTPS_ONLY = b"this port speaks HTTPS only; ask it with https://\n"
 _log = structlog.get_logger()
+
+
+class Tls:
+    """How a server makes its connections secret."""
+
+    def context(self) -> "ssl.SSLContext":
+        """For a connection that begins now."""
+        raise NotImplementedError
+
+    def welcome(self, connection: "ssl.SSLSocket") -> bool:
+        """Whether this client may stay, now that the handshake has told who it is."""
+        raise NotImplementedError
+
+    def failed(self) -> None:
+        """Hears of each handshake that came to nothing."""
+        raise NotImplementedError
 
 
 class _TimedSocket:
     """A socket whose reads share one deadline and whose writes share another, however many there are."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+        self.sock = sock
         self._read_until = self._write_until = 0.0
 
     def begin(self) -> None:
@@ -42,20 +69,42 @@ class _TimedSocket:
 
     def recv_into(self, buffer: bytearray) -> int:
         self._allow(self._read_until)
-        return self._sock.recv_into(buffer)
+        return self.sock.recv_into(buffer)
 
     def send(self, data: bytes) -> int:
         self._allow(self._write_until)
-        return self._sock.send(data)
+        return self.sock.send(data)
 
     def _allow(self, until: float) -> None:
         left = until - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
-        self._sock.settimeout(left)
+        self.sock.settimeout(left)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._sock, name)
+        return getattr(self.sock, name)
+
+
+class _SecretSocket(_TimedSocket):
+    """The same for a TLS socket, whose troubles become those of any connection: cheroot knows what to do with them."""
+
+    def recv_into(self, buffer: bytearray) -> int:
+        with _as_of_any_socket():
+            return super().recv_into(buffer)
+
+    def send(self, data: bytes) -> int:
+        with _as_of_any_socket():
+            return super().send(data)
+
+
+@contextlib.contextmanager
+def _as_of_any_socket() -> Any:
+    try:
+        yield
+    except TimeoutError:
+        raise TimeoutError("timed out") from None
+    except OSError as error:
+        raise ConnectionResetError(104, f"the TLS connection broke off: {error}") from None
 
 
 class _Request(HTTPRequest):
@@ -74,39 +123,137 @@ class _Request(HTTPRequest):
 
 class _Connection(HTTPConnection):
     RequestHandlerClass = _Request
+    server: "Server"
 
-    def __init__(self, server: Any, sock: socket.socket, makefile: Callable[..., Any]) -> None:
-        self.timed = _TimedSocket(sock)
+    def __init__(self, server: "Server", sock: socket.socket, makefile: Callable[..., Any]) -> None:
+        self.timed = _TimedSocket(sock) if server.tls is None else _SecretSocket(sock)
+        self.began = time.time()  # as cheroot counts
+        self.heard = False  # a first request, or its beginning
+        self.open = server.tls is None  # for requests: the handshake is done
         super().__init__(server, sock, lambda _, mode, size: makefile(self.timed, mode, size))
 
     def communicate(self) -> bool:
-        self.timed.begin()
-        return bool(super().communicate())  # type: ignore[no-untyped-call]  # cheroot left it untyped
+        try:
+            if not self.open:
+                return self._shake_hands()
+            self.heard = True
+            self.timed.begin()
+            return bool(super().communicate())  # type: ignore[no-untyped-call]  # cheroot left it untyped
+        finally:
+            self.server.requests.done()
+
+    def _shake_hands(self) -> bool:
+        """As far as it goes without waiting; the selector tells when more has come. False: it has failed."""
+        import ssl
+
+        tls = cast(Tls, self.server.tls)
+        try:
+            if not isinstance(self.socket, ssl.SSLSocket):
+                self.socket.settimeout(0)
+                first = self.socket.recv(1, socket.MSG_PEEK)
+                if first != _TLS_HANDSHAKE:
+                    if first:  # nothing: it has hung up, as a probe of the port does
+                        self._say_https_only()
+                    return False
+                self.socket = self.timed.sock = tls.context().wrap_socket(
+                    self.socket, server_side=True, do_handshake_on_connect=False
+                )
+            self.socket.settimeout(0)
+            self.socket.do_handshake()
+        except (ssl.SSLWantReadError, BlockingIOError):
+            if time.time() < self.began + READ_SECONDS:
+                return True
+        except (OSError, ValueError):  # whatever the peer sent; ValueError: it hung up before the socket was wrapped
+            pass
+        else:
+            if tls.welcome(self.socket):
+                self.open = True
+                return True
+        tls.failed()
+        return False
+
+    def _say_https_only(self) -> None:
+        self.socket.recv(HEADER_BYTES)  # what is left unread would make the close a reset, and the answer be lost
+        self.socket.send(
+            b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (len(_HTTPS_ONLY), _HTTPS_ONLY)
+        )
+
+    def pending(self) -> bool:
+        """Whether there is more to read that the selector cannot see, since TLS has taken it already."""
+        return self.open and self.server.tls is not None and bool(self.socket.pending())
+
+    def close(self) -> None:
+        if self.open and self.server.tls is not None:
+            with contextlib.suppress(OSError, ValueError):  # a word of farewell, without waiting for the other one's
+                self.socket.settimeout(0)
+                self.socket.unwrap()
+        self.linger = False  # cheroot would leave some sockets to the garbage collector
+        with contextlib.suppress(OSError):  # an error here would end the worker thread
+            super().close()
+        self.socket.close()
+
+
+class _Threads(ThreadPool):
+    """The worker threads: a few, and one more whenever there is more to do than there are threads, up to `most`."""
+
+    def __init__(self, server: "Server", most: int) -> None:
+        super().__init__(
+            server,
+            min=min(THREADS, most),
+            max=most,
+            accepted_queue_size=WAITING_REQUESTS,
+            accepted_queue_timeout=0,
+        )
+        self._count = threading.Lock()
+        self._taken = 0  # connections in a thread or on the way to one
+        self._started = self.min
+
+    def put(self, obj: Any) -> None:
+        with self._count:
+            more = self._started < min(self._taken + 1, self.max)
+            self._started += more
+            self._taken += 1
+        if more:
+            self._threads.append(self._spawn_worker())  # type: ignore[attr-defined]  # cheroot keeps it to itself
+        try:
+            super().put(obj)
+        except queue.Full:
+            self.done()
+            raise
+
+    def done(self) -> None:
+        with self._count:
+            self._taken -= 1
 
 
 class Server(wsgi.Server):
-    """One listen address in front of a WSGI application. `address` has the real port once open() has returned."""
+    """One listen address in front of a WSGI application. `address` has the real port once open() has returned.
+
+    `tls`: how its connections are made secret; None for plain HTTP. `threads`: the most that it starts.
+    """
 
     ConnectionClass = _Connection
     max_request_body_size = BODY_BYTES
     max_request_header_size = HEADER_BYTES
     keep_alive_conn_limit = KEPT_ALIVE
 
-    def __init__(self, address: str, application: Callable[..., Any]) -> None:
+    def __init__(
+        self, address: str, application: Callable[..., Any], *, tls: Tls | None = None, threads: int = MOST_THREADS
+    ) -> None:
         host, port = split_address(address)
         if host == "":  # every interface, as in ":9811"
             host = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - asked for in so many words
         super().__init__(
             (host, port),
             application,
-            numthreads=THREADS,
             server_name="tidewise",
             request_queue_size=128,
             timeout=IDLE_SECONDS,
             shutdown_timeout=1,
-            accepted_queue_size=WAITING_REQUESTS,
-            accepted_queue_timeout=0,
         )
+        self.requests = _Threads(self, threads)
+        self.tls = tls
         self._refusal: OSError | None = None
 
     def open(self) -> None:
@@ -146,10 +293,28 @@ class Server(wsgi.Server):
 
     def process_conn(self, conn: Any) -> None:
         if conn.last_used is None:  # new: browsers open connections in advance, and say nothing
-            self.put_conn(conn)
-        else:
-            conn.timed.begin()  # it may be refused, which is an answer too
-            super().process_conn(conn)
+            if self._connections._num_connections >= CONNECTIONS:  # type: ignore[attr-defined]
+                conn.close()
+            else:
+                self.put_conn(conn)
+            return
+        conn.timed.begin()  # it may be refused, which is an answer too
+        try:
+            self.requests.put(conn)
+        except queue.Full:
+            if conn.open:
+                self._unservicable_conns.put(conn)  # type: ignore[attr-defined]  # a thread of cheroot's answers 503
+            else:
+                conn.close()
+
+    def put_conn(self, conn: Any) -> None:
+        if conn.pending():
+            conn.last_used = time.time()
+            self.process_conn(conn)
+            return
+        super().put_conn(conn)
+        if not conn.heard:  # its patience counts from its beginning, and is shorter than that of one that was heard
+            conn.last_used = conn.began + READ_SECONDS - IDLE_SECONDS
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
         _log.log(level, "http_server", message=msg, exc_info=traceback)
