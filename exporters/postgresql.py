@@ -35,6 +35,8 @@ REASONS = {
     "credentials": ("authentication", "password", "pg_hba", "role ", "permission denied", "not permitted to log in"),
 }
 OTHER_REASON = "other"
+# A time without a zone is taken as UTC.
+_SETTINGS = "-c default_transaction_read_only=on -c TimeZone=UTC"
 
 
 class UnreachableError(Exception):
@@ -193,7 +195,7 @@ class Client:
                 connect_timeout=min(seconds, 5),
                 application_name="tidewise-exporter",
                 client_encoding="UTF8",
-                options=f"-c default_transaction_read_only=on -c statement_timeout={_milliseconds(deadline)}",
+                options=f"{_SETTINGS} -c statement_timeout={_milliseconds(deadline)}",
                 autocommit=True,
                 prepare_threshold=None,
             )
@@ -213,9 +215,10 @@ def reason(text: str) -> str:
     return OTHER_REASON
 
 
-def said(error: Exception) -> str:
-    """What an error of psycopg's says, on one line of at most 300 characters."""
-    text = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+def said(error: "psycopg.Error") -> str:
+    """What it says, on one line of at most 300 characters, and without the statement and its place in it."""
+    told = [error.diag.message_primary, error.diag.message_hint] if error.diag.message_primary else [str(error)]
+    text = "; ".join(line.strip() for part in told if part for line in part.splitlines() if line.strip())
     return text[:300] or type(error).__name__
 
 

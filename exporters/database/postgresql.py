@@ -167,9 +167,9 @@ class PostgresqlServer:
         installed = connection.execute(queries.STATEMENTS_EXTENSION).fetchall()
         if not installed:
             return []
-        query = queries.statements(*installed[0])
-        rows = connection.execute(query, [self._database.statements]).fetchall()
-        return statement_facts(rows, self._caps["queryid"])
+        schema, version = installed[0]
+        query = queries.statements(schema, version, self._database.statements)
+        return statement_facts(connection.execute(query).fetchall(), self._caps["queryid"])
 
 
 def read_basics(connection: "Connection") -> Basics:

@@ -66,15 +66,16 @@ WHERE e.extname = 'pg_stat_statements'
 """
 
 
-def statements(schema: str, version: str) -> "sql.Composed":
-    """The costliest statements; until version 1.7 of the extension the column of the time had another name."""
+def statements(schema: str, version: str, most: int) -> "sql.Composed":
+    """The costliest statements, of all users and databases. Until 1.7 of the extension their time was `total_time`."""
     from psycopg import sql
 
     number = tuple(int(part) for part in version.split(".") if part.isdigit())
     return sql.SQL(
         "SELECT queryid::text, sum(calls)::float8, sum({time})::float8 / 1000, sum(rows)::float8 FROM {view} "
-        "WHERE queryid IS NOT NULL GROUP BY queryid ORDER BY 3 DESC LIMIT %s"
+        "WHERE queryid IS NOT NULL GROUP BY queryid ORDER BY 3 DESC LIMIT {most}"
     ).format(
         time=sql.Identifier("total_exec_time" if number >= (1, 8) else "total_time"),
+        most=sql.Literal(most),
         view=sql.Identifier(schema, "pg_stat_statements"),
     )

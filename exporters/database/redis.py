@@ -2,12 +2,10 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
-from urllib.parse import urlsplit
+from typing import Annotated
 
 from prometheus_client.metrics_core import Metric
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator
 
 from exporters.collector import CollectFunction
 from exporters.database.state import (
@@ -36,10 +34,9 @@ from exporters.database.state import (
 )
 from exporters.families import Counter, Gauge
 from exporters.labels import Cap, clean
-from exporters.runtime.config import ConfigError, Section
+from exporters.queue.redis_server import Command, Connection, Name, RedisAddress, require_redis
 
-if TYPE_CHECKING:
-    import redis
+_PING, _INFO = Command("PING"), Command("INFO")
 
 MOST_REPLICAS = 50
 # Why a server could not be reached, and by what its answer is known.
@@ -53,35 +50,10 @@ REASONS = {
 }
 
 
-def _redis_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in ("redis", "rediss", "unix") and (parts.hostname or parts.path) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:  # the address may hold a password: it is not repeated
-        raise ValueError("not a Redis address; write redis://HOST:PORT, rediss:// for TLS, or unix:///path.sock")
-    return text
+class Database(RedisAddress):
+    """One Redis server. `name` is the label `database`; the address, if not given."""
 
-
-class Database(Section):
-    """One Redis server. `name` is the label `database`; `password_file` is read again at each connection."""
-
-    url: Annotated[str, AfterValidator(_redis_url)]
-    name: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    password_file: Path | None = None
-
-    @model_validator(mode="after")
-    def _one_password(self) -> Self:
-        if self.password_file and urlsplit(self.url).password:
-            raise ValueError("found a password in url and password_file; keep the file")
-        return self
-
-    @property
-    def address(self) -> str:
-        """HOST:PORT or the socket's path, without credentials."""
-        parts = urlsplit(self.url)
-        return parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
+    name: Name | None = None
 
     @property
     def label(self) -> str:
@@ -102,72 +74,44 @@ Databases = Annotated[list[Database], AfterValidator(_distinct)]
 
 def collectors(databases: Sequence[Database]) -> Mapping[str, CollectFunction]:
     """One a server, by its address. Raises ConfigError where the package `redis` is not installed."""
-    try:
-        import redis  # noqa: F401 - only to say so at the start and not at each scrape
-    except ImportError:
-        raise ConfigError(["exporters.database.redis: needs the package redis; install tidewise[redis]"]) from None
+    require_redis("database.redis")
     return {database.address: RedisServer(database).collect for database in databases}
 
 
 class RedisServer:
-    """Keeps one connection between scrapes, and makes a new one after any error."""
+    """Keeps one connection between scrapes."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
-        self._client: redis.Redis | None = None
+        self._address = database.address
+        self._connection = Connection(database)
         self._health = Health("redis", database.label)
         self._replica = Cap(f"database.redis.{database.address}", "replica", MOST_REPLICAS)
 
     def collect(self, deadline: float) -> Iterator[Metric]:
         import redis
 
-        again = self._client is not None
         try:
-            try:
-                seconds, info = self._read(deadline)
-            except redis.ConnectionError:
-                if not again:
-                    raise
-                seconds, info = self._read(deadline)  # started anew since the last scrape
-        except redis.exceptions.NoPermissionError as error:
-            raise PermissionError(f"{error}; the user needs the commands PING and INFO") from None
-        except redis.RedisError as error:
-            text = str(error) or type(error).__name__
-            yield from self._health.down(reason(text), f"cannot read {self._database.address}: {text}")
-        else:
-            yield from self._health.up([(PING, (), seconds), *redis_facts(info, self._replica)])
-
-    def _read(self, deadline: float) -> tuple[float, Mapping[str, Any]]:
-        """How long a PING took, and INFO as a dict."""
-        client = self._client = self._client or self._connect(deadline)
-        try:
-            client.ping()  # connects, perhaps
+            self._connection.ask([_PING], deadline)  # connects, perhaps; that is not what is timed
             began = time.monotonic()
-            client.ping()
+            (pong,) = self._connection.ask([_PING], deadline)
             seconds = time.monotonic() - began
-            return seconds, client.info()
-        except Exception:
-            self._client = None
-            client.close()
-            raise
+            (info,) = self._connection.ask([_INFO], deadline)
+            for answer in (pong, info):
+                if isinstance(answer, Exception):
+                    raise answer
+        except redis.exceptions.NoPermissionError as error:
+            raise PermissionError(f"{self._address}: {error}; the user needs the commands PING and INFO") from None
+        except (redis.RedisError, TimeoutError) as error:
+            text = str(error) or type(error).__name__
+            yield from self._health.down(reason(text), f"cannot read {self._address}: {text}")
+        else:
+            yield from self._health.up([(PING, (), seconds), *redis_facts(info_fields(info), self._replica)])
 
-    def _connect(self, deadline: float) -> "redis.Redis":
-        import redis
-        from redis.backoff import NoBackoff
-        from redis.retry import Retry
 
-        seconds = min(2.0, max(0.1, (deadline - time.monotonic()) / 4))  # connecting and two answers may be slow
-        options: dict[str, Any] = {}
-        if self._database.password_file:
-            options["password"] = self._database.password_file.read_text(encoding="utf-8").strip()
-        return redis.Redis.from_url(
-            self._database.url,
-            protocol=2,  # understood by every server
-            socket_timeout=seconds,
-            socket_connect_timeout=seconds,
-            retry=Retry(NoBackoff(), 0),  # the next scrape is the retry
-            **options,
-        )
+def info_fields(text: bytes) -> dict[str, str]:
+    """The lines of INFO that are `field:value`."""
+    lines = text.decode("utf-8", "backslashreplace").splitlines()
+    return {field: value for field, colon, value in (line.partition(":") for line in lines) if colon}
 
 
 def reason(text: str) -> str:
@@ -192,31 +136,31 @@ PLAIN: dict[str, tuple[Gauge | Counter, tuple[str, ...]]] = {
 }
 
 
-def redis_facts(info: Mapping[str, Any], replica: Cap) -> Iterator[Fact]:
+def redis_facts(info: Mapping[str, str], replica: Cap) -> Iterator[Fact]:
     """What INFO says. A field that this server does not have is no fact."""
     for field, (family, labels) in PLAIN.items():
         if field in info:
-            yield family, labels, info[field]
+            yield family, labels, float(info[field])
     if "redis_version" in info:
-        yield INFO, (clean(str(info["redis_version"])),), 1
-    if info.get("maxmemory"):
-        yield MEMORY_MAX, (), info["maxmemory"]
+        yield INFO, (clean(info["redis_version"]),), 1
+    if float(info.get("maxmemory", 0)):
+        yield MEMORY_MAX, (), float(info["maxmemory"])
     if "connected_clients" in info:
-        blocked = info.get("blocked_clients", 0)
+        blocked = float(info.get("blocked_clients", 0))
         yield CONNECTIONS, ("blocked",), blocked
-        yield CONNECTIONS, ("unblocked",), max(0, info["connected_clients"] - blocked)
+        yield CONNECTIONS, ("unblocked",), max(0.0, float(info["connected_clients"]) - blocked)
     if "rdb_last_bgsave_status" in info:
         yield PERSISTENCE, ("rdb",), info["rdb_last_bgsave_status"] == "ok"
-    if info.get("aof_enabled"):
+    if info.get("aof_enabled") == "1":
         written = info.get("aof_last_write_status"), info.get("aof_last_bgrewrite_status", "ok")
         yield PERSISTENCE, ("aof",), written == ("ok", "ok")
-    for field, value in info.items():
-        if field.startswith("db") and field[2:].isdigit() and isinstance(value, dict):
-            yield KEYS, (field,), value.get("keys", 0)
+    for field, value in {"db0": "", **info}.items():  # a database without keys is not told of
+        if field.startswith("db") and field[2:].isdigit():
+            yield KEYS, (field,), float(_parts(value).get("keys", 0))
     yield from _replication(info, replica)
 
 
-def _replication(info: Mapping[str, Any], replica: Cap) -> Iterator[Fact]:
+def _replication(info: Mapping[str, str], replica: Cap) -> Iterator[Fact]:
     if "role" not in info:
         return
     follows = info["role"] == "slave"
@@ -225,11 +169,15 @@ def _replication(info: Mapping[str, Any], replica: Cap) -> Iterator[Fact]:
         linked = info.get("master_link_status") == "up"
         yield LINK, (), linked
         if linked and "slave_read_repl_offset" in info:
-            yield LAG_BYTES, ("self",), max(0, info["slave_read_repl_offset"] - info["slave_repl_offset"])
+            yield LAG_BYTES, ("self",), max(0, int(info["slave_read_repl_offset"]) - int(info["slave_repl_offset"]))
     for field, value in info.items():
-        if field.startswith("slave") and field[5:].isdigit() and isinstance(value, dict):
-            if value.get("state") != "online":
-                continue
-            name = replica(f"{value.get('ip')}:{value.get('port')}")
-            yield LAG, (name,), max(0, value.get("lag", 0))
-            yield LAG_BYTES, (name,), max(0, info.get("master_repl_offset", 0) - value.get("offset", 0))
+        if field.startswith("slave") and field[5:].isdigit() and "state=online" in value:
+            about = _parts(value)
+            name = replica(f"{about.get('ip')}:{about.get('port')}")
+            yield LAG, (name,), max(0, int(about.get("lag", 0)))
+            yield LAG_BYTES, (name,), max(0, int(info.get("master_repl_offset", 0)) - int(about.get("offset", 0)))
+
+
+def _parts(value: str) -> dict[str, str]:
+    """keys=3,expires=0 as a dict."""
+    return {field: rest for field, equals, rest in (part.partition("=") for part in value.split(",")) if equals}
