@@ -1,0 +1,168 @@
+"""n8n through its public API, where its database is out of reach: `/api/v1/workflows` and `/api/v1/executions`.
+
+The list of executions has the ended ones, the newest number first. What ends late stands deeper in it: at least one
+page of 250 is read each time, and newer versions also tell which executions are open, so that each is followed.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from exporters.jsonapi import ApiError, get_json, secret
+from exporters.workflow.config import N8n
+from exporters.workflow.executions import Execution, Follower, Tally
+from exporters.workflow.reading import Reading, moment
+from exporters.workflow.schedule import expected_seconds
+from exporters.workflow.state import Workflow
+
+PAGE = 250  # the most that n8n gives
+PAGES = 8  # of executions in one look
+FIRST_PAGES = 4  # at the start: when each workflow last succeeded
+SEEN_MOST = 20_000  # numbers that are known to be counted
+LATE_MOST = 20  # executions asked for one by one in one look
+WORKFLOWS_SECONDS = 300.0  # their list has all nodes in it: it is not asked for at every scrape
+OPEN_STATUSES = ("running", "waiting")
+
+
+class ApiReader:
+    """Reads one n8n's API."""
+
+    def __init__(self, config: N8n) -> None:
+        self._config = config
+        self._workflows: list[Workflow] = []
+        self._beyond = 0
+        self._refresh_at = 0.0
+        self._started = False
+        self._seen: set[int] = set()
+        self._floor = 0  # lower numbers ended before the exporter started
+        self._late: dict[int, None] = {}  # numbers that were open when last looked at
+        self._tells_open = True
+
+    def read(self, deadline: float, tally: Tally) -> Reading:
+        problems: list[str] = []
+        if time.monotonic() >= self._refresh_at:
+            self._list_workflows(deadline)
+        still_open = self._open(deadline)
+        if not self._ended(deadline, tally):
+            problems.append("more executions ended than can be read at once; some are not counted")
+        if still_open is not None:
+            self._follow(still_open, deadline, tally)
+        opened = None if still_open is None else Follower(0, still_open.values()).still_open()
+        return Reading(self._workflows, self._beyond, None, opened, problems)
+
+    def _list_workflows(self, deadline: float) -> None:
+        found: list[Workflow] = []
+        for one in self._pages("workflows", {"limit": "100"}, deadline, most=1000):
+            if not one.get("isArchived"):
+                active = bool(one.get("active"))
+                found.append(
+                    Workflow(
+                        str(one["id"]),
+                        str(one.get("name", ""))[:400],
+                        active,
+                        moment(one.get("updatedAt")),
+                        expected_seconds(one.get("nodes") or []) if active else None,
+                    )
+                )
+        found.sort(key=lambda workflow: (not workflow.active, workflow.workflow_id))
+        most = self._config.workflows_max
+        self._workflows, self._beyond = found[:most], max(0, len(found) - most)
+        self._refresh_at = time.monotonic() + WORKFLOWS_SECONDS
+
+    def _open(self, deadline: float) -> dict[int, Execution] | None:
+        """What runs and waits; None where this version does not tell."""
+        if not self._tells_open:
+            return None
+        found: dict[int, Execution] = {}
+        for status in OPEN_STATUSES:
+            try:
+                for one in self._pages("executions", {"limit": str(PAGE), "status": status}, deadline, most=PAGES):
+                    execution = _execution({**one, "status": status})
+                    found[execution.number] = execution
+            except ApiError as error:
+                if error.status != 400:
+                    raise
+                self._tells_open = False  # asked again when the exporter is started anew
+                return None
+        return found
+
+    def _ended(self, deadline: float, tally: Tally) -> bool:
+        """Counts what has ended and was not counted. False: there was more than could be read."""
+        first = not self._started
+        cursor: str | None = None
+        for _ in range(FIRST_PAGES if first else PAGES):
+            found, cursor = self._page("executions", {"limit": str(PAGE)}, cursor, deadline)
+            executions = [execution for execution in map(_execution, found) if execution.ended]
+            new = [one for one in executions if one.number not in self._seen and one.number >= self._floor]
+            for execution in new:
+                self._seen.add(execution.number)
+                (tally.remember if first else tally.add)(execution)
+            if not new or cursor is None:
+                break
+        else:
+            if not first:
+                return False
+        if first:
+            self._started, self._floor = True, min(self._seen, default=0)
+        if len(self._seen) > 2 * SEEN_MOST:
+            self._seen = set(sorted(self._seen)[-SEEN_MOST:])
+            self._floor = min(self._seen)
+        return True
+
+    def _follow(self, still_open: Mapping[int, Execution], deadline: float, tally: Tally) -> None:
+        """Asks for those that were open, are no longer, and stood too deep in the list."""
+        gone = [number for number in self._late if number not in still_open and number not in self._seen]
+        for number in gone[:LATE_MOST]:
+            try:
+                execution = _execution(self._get(f"executions/{number}", {}, deadline))
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+                continue  # deleted
+            if execution.ended:
+                self._seen.add(number)
+                tally.add(execution)
+        self._late = dict.fromkeys([*gone[LATE_MOST:], *still_open])
+
+    def _pages(self, what: str, query: dict[str, str], deadline: float, most: int) -> Iterator[dict[str, Any]]:
+        """The objects of up to `most` pages of a list."""
+        cursor: str | None = None
+        for _ in range(most):
+            found, cursor = self._page(what, query, cursor, deadline)
+            yield from found
+            if cursor is None:
+                return
+
+    def _page(
+        self, what: str, query: dict[str, str], cursor: str | None, deadline: float
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """One page of a list, and what asks for the next one; None after the last."""
+        answer = self._get(what, query | ({"cursor": cursor} if cursor else {}), deadline)
+        found, following = answer.get("data"), answer.get("nextCursor")
+        if not isinstance(found, list) or not all(isinstance(one, dict) and "id" in one for one in found):
+            raise ApiError(f"{self._config.api}/api/v1/{what}: an answer of another kind; is this n8n?")
+        return found, str(following) if following else None
+
+    def _get(self, what: str, query: Mapping[str, str], deadline: float) -> dict[str, Any]:
+        if self._config.api_key_file is None:
+            raise ApiError("api_key_file is missing")
+        key = secret(self._config.api_key_file, "exporters.workflow.n8n.api_key_file")
+        url = f"{self._config.api}/api/v1/{what}"
+        answer = get_json(url, {"X-N8N-API-KEY": key}, deadline, query, self._config.ca_file)
+        if not isinstance(answer, dict):
+            raise ApiError(f"{url}: an answer of another kind; is this n8n?")
+        return answer
+
+
+def _execution(one: Mapping[str, Any]) -> Execution:
+    status = one.get("status")
+    return Execution(
+        int(one["id"]),
+        str(one.get("workflowId")),
+        str(one.get("mode")),
+        None if status is None else str(status),
+        one.get("finished"),
+        moment(one.get("startedAt")),
+        moment(one.get("stoppedAt")),
+        one.get("waitTill") is not None,
+    )
