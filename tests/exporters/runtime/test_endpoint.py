@@ -354,7 +354,7 @@ def test_silent_and_dripping_clients_hold_nobody_up(endpoint: Endpoint, monkeypa
             connection.close()
 
 
-def test_more_requests_than_can_wait_are_refused_at_once() -> None:
+def test_threads_come_when_all_are_busy_and_what_finds_none_and_cannot_wait_is_refused() -> None:
     gate = threading.Event()
 
     def hang(request: Request) -> Response:
@@ -362,21 +362,50 @@ def test_more_requests_than_can_wait_are_refused_at_once() -> None:
         return Response(body="at last\n")
 
     endpoint = Endpoint(
-        ["127.0.0.1:0"], CollectorRegistry(), process="x", ready=lambda: None, routes={("GET", "/hang"): hang}
+        ["127.0.0.1:0"],
+        CollectorRegistry(),
+        process="x",
+        ready=lambda: None,
+        routes={("GET", "/hang"): hang},
+        max_requests=1,
     )
     endpoint.start()
-    clients = [Client(endpoint.addresses[0]) for _ in range(server.THREADS + server.WAITING_REQUESTS + 5)]
+    (running,) = endpoint._servers
+    assert running.requests._started == server.THREADS
+    most = running.requests.max
+    clients = [Client(endpoint.addresses[0]) for _ in range(most + server.WAITING_REQUESTS + 5)]
     try:
-        for client in clients:
+        for client in clients[: most - 1]:
             client.connection.request("GET", "/hang")
-            time.sleep(0.005)  # in this order
+        assert Client(endpoint.addresses[0])("/-/healthy")[0] == 200, "a probe gets a thread of its own"
+        for client in clients[most - 1 :]:
+            client.connection.request("GET", "/hang")
+            time.sleep(0.002)  # in this order
         last = clients[-1].connection.getresponse()
         assert last.status == 503
+        assert running.requests._started == most
         gate.set()
         first = clients[0].connection.getresponse()
         assert (first.status, first.read()) == (200, b"at last\n")
     finally:
         gate.set()
+        endpoint.stop()
+
+
+def test_more_connections_than_may_be_are_closed_and_the_others_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "CONNECTIONS", 5)
+    endpoint = Endpoint(["127.0.0.1:0"], CollectorRegistry(), process="x", ready=lambda: None)
+    endpoint.start()
+    host, _, port = endpoint.addresses[0].rpartition(":")
+    client = Client(endpoint.addresses[0])
+    assert client("/-/healthy")[0] == 200
+    silent = [socket.create_connection((host, int(port)), timeout=10) for _ in range(8)]
+    try:
+        assert [connection.recv(1) for connection in silent[4:]] == [b""] * 4
+        assert client("/-/healthy")[0] == 200
+    finally:
+        for connection in silent:
+            connection.close()
         endpoint.stop()
 
 
