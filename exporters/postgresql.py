@@ -35,8 +35,8 @@ REASONS = {
     "credentials": ("authentication", "password", "pg_hba", "role ", "permission denied", "not permitted to log in"),
 }
 OTHER_REASON = "other"
-# A time without a zone is taken as UTC.
-_SETTINGS = "-c default_transaction_read_only=on -c TimeZone=UTC"
+# A time without a zone is taken as UTC; GMT is that, and known to every server.
+_SETTINGS = "-c default_transaction_read_only=on -c TimeZone=GMT"
 
 
 class UnreachableError(Exception):
@@ -142,15 +142,18 @@ class Client:
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
 
     @contextlib.contextmanager
-    def session(self, deadline: float) -> "Iterator[psycopg.Connection[tuple[Any, ...]]]":
+    def session(
+        self, deadline: float, statement_seconds: float | None = None
+    ) -> "Iterator[psycopg.Connection[tuple[Any, ...]]]":
         """A connection on which every statement ends before `deadline`, a time.monotonic() value.
 
+        statement_seconds: how much of that one statement may take at most, so that a slow one leaves time for others.
         Raises UnreachableError where there is none; what goes wrong with a statement later becomes a StatementError.
         A statement that failed by itself (no right, no such table) may be answered inside: the connection stays good.
         """
         import psycopg
 
-        connection = self._living(deadline)
+        connection = self._living(deadline, statement_seconds)
         try:
             with _cut_at(connection, deadline):
                 yield connection
@@ -169,21 +172,23 @@ class Client:
             with contextlib.suppress(Exception):  # whatever it was in: it is not used again
                 connection.close()
 
-    def _living(self, deadline: float) -> "psycopg.Connection[tuple[Any, ...]]":
+    def _living(self, deadline: float, seconds: float | None) -> "psycopg.Connection[tuple[Any, ...]]":
         """The kept connection if it still answers, else a new one; with the statement time-out set."""
         import psycopg
+
+        limit = deadline if seconds is None else min(deadline, time.monotonic() + seconds)
 
         if self._connection is not None:
             try:
                 with _cut_at(self._connection, (time.monotonic() + deadline) / 2):  # leave time for a new one
-                    _limit(self._connection, deadline)
+                    _limit(self._connection, limit)
                 return self._connection
             except psycopg.Error:  # the server was started anew, or the way to it is broken
                 self.close()
-        self._connection = self._connect(deadline)
+        self._connection = self._connect(deadline, limit)
         return self._connection
 
-    def _connect(self, deadline: float) -> "psycopg.Connection[tuple[Any, ...]]":
+    def _connect(self, deadline: float, limit: float) -> "psycopg.Connection[tuple[Any, ...]]":
         import psycopg
 
         options = self.server.options()
@@ -195,7 +200,7 @@ class Client:
                 connect_timeout=min(seconds, 5),
                 application_name="tidewise-exporter",
                 client_encoding="UTF8",
-                options=f"{_SETTINGS} -c statement_timeout={_milliseconds(deadline)}",
+                options=f"{_SETTINGS} -c statement_timeout={_milliseconds(limit)}",
                 autocommit=True,
                 prepare_threshold=None,
             )

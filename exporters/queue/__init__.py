@@ -22,6 +22,7 @@ SYSTEMS: dict[str, str] = {
     "bullmq": "exporters.queue.bullmq",
     "celery": "exporters.queue.celery",
     "rq": "exporters.queue.rq",
+    "postgresql": "exporters.queue.postgresql",
 }
 
 _fields: dict[str, Any] = {system: (import_module(path).Servers, []) for system, path in SYSTEMS.items()}
