@@ -196,7 +196,7 @@ class Endpoint:
             return self._metrics(request)
         if not self._scrapes.acquire(blocking=False):
             self._refusals.count("scrapes")
-            sentence = f"{self._max_requests} scrapes are running, as many as may; ask again later\n"
+            sentence = f"too many scrapes are running, the limit is {self._max_requests}; ask again later\n"
             return Response(503, sentence, headers={"Retry-After": "1"})
         try:
             return self._metrics(request)

@@ -1,5 +1,7 @@
 """The real `tidewise-exporter` process: its arguments, its pages, its end."""
 
+import base64
+import http.client
 import json
 import signal
 import socket
@@ -10,10 +12,15 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import bcrypt
 import pytest
+from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from exporters import own
 from exporters.__main__ import main
+from exporters.registry import EXPORTERS, exporter
 from exporters.runtime.process import version
+from tests.exporters.authority import Authority
 
 COMMAND = (sys.executable, "-m", "exporters")
 
@@ -115,13 +122,18 @@ def test_a_scrape_s_short_timeout_is_kept(start: Callable[..., Process], tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ("", "name what to export, any of: host, queue"),
+        ("", f"name what to export, any of: {', '.join(EXPORTERS)}"),
         ("hots", "argument NAME: unknown exporter 'hots'; did you mean 'host'?"),
-        ("printer", "argument NAME: unknown exporter 'printer'; known here: host, queue"),
+        ("printer", f"argument NAME: unknown exporter 'printer'; known here: {', '.join(sorted(EXPORTERS))}"),
         (
             "host --web.telemetry-path m",
             "argument --web.telemetry-path: found 'm'; a path begins with a slash, for example /metrics",
         ),
+        (
+            "host --web.max-requests -1",
+            "argument --web.max-requests: found '-1'; it must be a whole number, 0 for no limit",
+        ),
+        ("--demo --config x.yaml", "--demo reads no configuration; leave --config out, or --demo"),
     ],
 )
 def test_a_wrong_argument_is_a_sentence(capsys: pytest.CaptureFixture[str], arguments: str, sentence: str) -> None:
@@ -135,11 +147,6 @@ def test_a_wrong_argument_is_a_sentence(capsys: pytest.CaptureFixture[str], argu
     ("arguments", "sentence"),
     [
         ("host --config none.yaml", "none.yaml: no such file; create it, or name another with --config"),
-        pytest.param(
-            "queue",
-            "tidewise.yaml: exporters.queue: found no queue; name at least one, for example "
-            "redis: [{url: redis://127.0.0.1:6379/0, queues: [{name: video-jobs}]}]",
-        ),
         (
             "host --web.listen-address 9811",
             "'9811' is not an address; write HOST:PORT, for example 127.0.0.1:9811 or [::1]:9811",
@@ -159,6 +166,151 @@ def test_every_mistake_of_the_file_is_a_line(tmp_path: Path) -> None:
         "tidewise-exporter: bad.yaml: exporters.queue.redis.0.queues.0.nam: unknown key; did you mean 'name'?",
         "tidewise-exporter: bad.yaml: exporters.lissen: unknown key; did you mean 'listen'?",
     ]
+
+
+def test_every_mistake_of_the_web_configuration_is_a_line(tmp_path: Path) -> None:
+    (tmp_path / "web.yml").write_text("tls_server_config: {cert_fil: a}\nbasic_auth_users: {alice: wonderland}\n")
+    assert refusal(tmp_path, "host", "--web.config.file", "web.yml").splitlines() == [
+        "tidewise-exporter: web.yml: tls_server_config.cert_file: is missing; add it",
+        "tidewise-exporter: web.yml: tls_server_config.key_file: is missing; add it",
+        "tidewise-exporter: web.yml: tls_server_config.cert_fil: unknown key; did you mean 'cert_file'?",
+        (
+            "tidewise-exporter: web.yml: basic_auth_users.alice: what stands here is no bcrypt hash; "
+            "docs/exporters/web.md shows how to make one"
+        ),
+    ]
+
+
+def hashed(password: str) -> str:
+    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()
+
+
+def test_a_day_behind_tls_a_password_and_client_certificates(start: Callable[..., Process], tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    prometheus = authority.issue("prometheus")
+    stranger = Authority(tmp_path, "elsewhere").issue("stranger")
+    authority.issue("tls")
+    web = tmp_path / "web.yml"
+
+    def write(user: str, password: str) -> None:
+        web.write_text(
+            "tls_server_config: {cert_file: tls.crt, key_file: tls.key, client_ca_file: ca.crt, "
+            "client_auth_type: RequireAndVerifyClientCert}\n"
+            f"basic_auth_users: {{{user}: '{hashed(password)}'}}\n"
+        )
+
+    write("scraper", "first")
+    process = start("host", "--web.config.file", "web.yml", "--web.listen-address", "127.0.0.1:0")
+    port = int(process.address.rpartition(":")[2])
+
+    def connect(certificate: tuple[Path, Path] | None = prometheus) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection("localhost", port, timeout=20, context=authority.trust(certificate))
+
+    def ask(
+        connection: http.client.HTTPSConnection, user: str, password: str, path: str = "/metrics"
+    ) -> tuple[int, str]:
+        token = base64.b64encode(f"{user}:{password}".encode()).decode()
+        connection.request("GET", path, headers={"Authorization": f"Basic {token}"} if user else {})
+        response = connection.getresponse()
+        if response.status == 401:
+            assert response.headers["WWW-Authenticate"].startswith("Basic ")
+        return response.status, response.read().decode()
+
+    def serial(connection: http.client.HTTPSConnection) -> str:
+        return str(connection.sock.getpeercert()["serialNumber"])
+
+    scraper = connect()
+    assert ask(scraper, "scraper", "first")[0] == 200
+    one_connection = scraper.sock
+    for _ in range(99):
+        status, page = ask(scraper, "scraper", "first")
+        assert status == 200
+    assert scraper.sock is one_connection
+    assert "\nhost_load1 " in page
+
+    for user, password, path in (("", "", "/-/healthy"), ("scraper", "guess", "/metrics"), ("nobody", "first", "/")):
+        assert ask(connect(), user, password, path)[0] == 401
+    for certificate in (None, stranger):
+        with pytest.raises((OSError, http.client.HTTPException)):
+            ask(connect(certificate), "scraper", "first")
+
+    before = serial(scraper)
+    authority.issue("tls")
+    rotated = connect()
+    assert ask(rotated, "scraper", "first")[0] == 200
+    assert serial(rotated) != before
+    assert ask(scraper, "scraper", "first")[0] == 200, "the old connection goes on"
+
+    write("newcomer", "second")
+    assert ask(scraper, "scraper", "first")[0] == 401
+    assert ask(scraper, "newcomer", "second")[0] == 200
+
+    web.write_text("basic_auth_users: {")  # somebody is at work on it
+    status, page = ask(scraper, "newcomer", "second")
+    assert status == 200
+    assert "\ntidewise_web_config_reload_success 0.0\n" in page
+    assert '\ntidewise_web_refused_total{reason="credentials"} 4.0\n' in page
+    assert '\ntidewise_web_refused_total{reason="handshake"} 2.0\n' in page
+
+    process.popen.send_signal(signal.SIGTERM)
+    _, log = process.popen.communicate(timeout=20)
+    events = [json.loads(line)["event"] for line in log.splitlines()]
+    assert events == ["web_config_loaded"] * (len(events) - 2) + ["web_config_refused", "stopped"]
+
+
+def test_one_scrape_more_than_may_run_is_refused_at_once(start: Callable[..., Process], tmp_path: Path) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(8)  # accepts and never answers
+        server = f"127.0.0.1:{deaf.getsockname()[1]}"
+        (tmp_path / "tidewise.yaml").write_text(
+            f"exporters: {{queue: {{redis: [{{url: 'redis://{server}', queues: [{{name: jobs}}]}}]}}}}\n"
+        )
+        process = start("queue", "--web.max-requests", "1", "--web.listen-address", "127.0.0.1:0")
+        first, second = (http.client.HTTPConnection(process.address, timeout=20) for _ in range(2))
+        first.request("GET", "/metrics", headers={"X-Prometheus-Scrape-Timeout-Seconds": "1.5"})
+        deaf.settimeout(20)
+        held, _ = deaf.accept()  # the first scrape is with the server now
+        second.request("GET", "/metrics")
+        refused = second.getresponse()
+        assert (refused.status, refused.read()) == (
+            503,
+            b"too many scrapes are running, the limit is 1; ask again later\n",
+        )
+        assert first.getresponse().status == 200
+        held.close()
+
+
+def test_a_demo_needs_nothing_shows_everything_and_says_what_it_is(start: Callable[..., Process]) -> None:
+    process = start("--demo", "--web.listen-address", "127.0.0.1:0")
+    assert process.started["collectors"] == [f"demo.{name}" for name in EXPORTERS]
+    assert process.popen.stderr is not None
+    assert json.loads(process.popen.stderr.readline())["event"] == "demo"
+    text = process.get("/metrics")
+    assert "\ntidewise_exporter_demo 1.0\n" in text
+    for name in EXPORTERS:
+        assert f'tidewise_exporter_collector_success{{collector="demo.{name}"}} 1.0\n' in text
+        for family in exporter(name).FAMILIES:
+            assert f"# HELP {family.series} " in text
+    assert "<strong>Demo: every value of these exporters is made up.</strong>" in process.get("/")
+
+
+def test_a_demo_of_some_shows_those(start: Callable[..., Process]) -> None:
+    process = start("--demo", "queue", "--web.listen-address", "127.0.0.1:0")
+    assert process.started["collectors"] == ["demo.queue"]
+
+
+def test_what_an_exporter_says_of_itself_is_what_is_declared(start: Callable[..., Process], tmp_path: Path) -> None:
+    (tmp_path / "web.yml").write_text("http_server_config: {headers: {X-Frame-Options: deny}}\n")
+    process = start("--demo", "host", "--web.config.file", "web.yml", "--web.listen-address", "127.0.0.1:0")
+    of_host = {family.name for family in exporter("host").FAMILIES}
+    found = {family.name: family for family in parse_text(process.get("/metrics")) if family.name not in of_host}
+    declared = {family.name: family for family in own.FAMILIES}
+    assert set(found) == set(declared)
+    for name, family in declared.items():
+        assert (found[name].type, found[name].documentation) == (family.kind, family.meaning)
+        for sample in found[name].samples:
+            assert set(sample.labels) == set(family.labels)
 
 
 def test_a_port_in_use_is_a_sentence(tmp_path: Path) -> None:

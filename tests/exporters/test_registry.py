@@ -80,15 +80,18 @@ def test_every_registered_exporter_keeps_to_the_protocol() -> None:
     for name in EXPORTERS:
         assert issubclass(exporter(name).Config, object)
         assert callable(exporter(name).collectors)
+        assert callable(exporter(name).demo)
+        assert isinstance(exporter(name).FAMILIES, tuple)
         assert exporter(name).Config.__doc__, "the schema shows it"
 
 
-def test_host_alone_imports_neither_queues_nor_redis() -> None:
+def test_host_alone_imports_neither_queues_nor_redis_nor_what_passwords_and_tls_need() -> None:
     program = (
         "import sys, exporters.__main__\n"
         "from exporters.__main__ import read_section\n"
         "read_section(None, ['host'])\n"
-        "print([name for name in ('exporters.queue', 'redis', 'numpy', 'pandas', 'requests') if name in sys.modules])"
+        "heavy = 'exporters.queue', 'exporters.runtime.web', 'bcrypt', 'redis', 'numpy', 'pandas', 'requests'\n"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n", done.stderr

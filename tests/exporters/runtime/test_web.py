@@ -632,7 +632,7 @@ def test_the_forty_first_scrape_is_refused_at_once_and_a_probe_is_not(
     while served.endpoint._scrapes and served.endpoint._scrapes._value and time.monotonic() < deadline:
         time.sleep(0.005)
     status, headers, body = ask(served.connect(trust), "/metrics")
-    assert (status, body) == (503, b"40 scrapes are running, as many as may; ask again later\n")
+    assert (status, body) == (503, b"too many scrapes are running, the limit is 40; ask again later\n")
     assert headers["Retry-After"] == "1"
     assert ask(served.connect(trust), "/-/healthy")[0] == 200
     served.hanging.gate.set()
