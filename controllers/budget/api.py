@@ -335,8 +335,18 @@ class Desk:
                 bounds(month, self._ledger.zone)
             except ValueError as error:
                 raise BadRequestError(f"month: {error}") from None
-        found = self._ledger.write(lambda db, at: statement(db, month or at.period), self._clock())
-        return json_response(as_json(found, self._ledger.currency))
+        now = self._clock()
+        found = self._ledger.write(lambda db, at: statement(db, month or at.period), now)
+        table, dated = self._costing.prices.table(now)
+        start, end = bounds(found.period, self._ledger.zone)
+        return json_response(
+            {
+                **as_json(found, self._ledger.currency),
+                "start": start,
+                "end": end,
+                "price_table": {"version": table, "dated": dated},
+            }
+        )
 
 
 def _no_hold(asked: Release | Withdraw) -> Response:

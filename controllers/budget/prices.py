@@ -7,7 +7,7 @@ has no price is refused: a unit that nobody prices would count as free.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import ROUND_CEILING, Decimal
 from difflib import get_close_matches
 from functools import cache, lru_cache
@@ -87,6 +87,13 @@ class PriceList:
         from genai_prices.data_snapshot import get_snapshot
 
         get_snapshot()
+
+    @staticmethod
+    def table(at: float) -> tuple[str, float | None]:
+        """genai-prices' release, and the newest date up to `at` of which it knows a price: it is no older than that."""
+        known = [day for day in _dates() if day <= _moment(at).date()]
+        newest = max(known, default=None)
+        return f"genai-prices {_release()}", None if newest is None else _midnight(newest)
 
     def most(
         self, provider: str, model: str, units: Units, context: Mapping[str, str], times: Sequence[float]
@@ -233,6 +240,22 @@ def _quote(seller: "Provider", info: "ModelInfo", units: Units, price: Prices) -
 def _release() -> str:
     """Of the list; reading it takes a millisecond, as long as all the rest of a permit."""
     return version("genai-prices")
+
+
+@cache
+def _dates() -> frozenset[date]:
+    """From which prices of the list hold; the list itself has no date."""
+    from genai_prices.data_snapshot import get_snapshot
+    from genai_prices.types import StartDateConstraint
+
+    models = (model for seller in get_snapshot().providers for model in seller.models)
+    priced = (model.prices for model in models if isinstance(model.prices, list))
+    dated = (one.constraint for prices in priced for one in prices)
+    return frozenset(one.start_date for one in dated if isinstance(one, StartDateConstraint))
+
+
+def _midnight(day: date) -> float:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from controllers.budget.periods import bounds, period_of
+from controllers.budget.schema import has_units
 from controllers.budget.words import Cost, Entry, Level, Scope, Standing, State
 
 _COLUMNS = (
@@ -147,6 +148,16 @@ def by_scope(db: sqlite3.Connection, period: str) -> list[tuple[Scope, int, int,
             (period,),
         )
     ]
+
+
+def units_by_scope(db: sqlite3.Connection, period: str) -> dict[Scope, dict[str, float]]:
+    """Scope -> unit -> how many of it were used in a month; empty where the ledger does not sum them up yet."""
+    found: dict[Scope, dict[str, float]] = {}
+    if has_units(db):
+        sql = "SELECT provider, service, model, workflow, workload, unit, quantity FROM unit_total WHERE period = ?"
+        for *scope, unit, quantity in db.execute(sql, (period,)):
+            found.setdefault(Scope(*scope), {})[unit] = quantity
+    return found
 
 
 def counts(db: sqlite3.Connection) -> dict[State, int]:

@@ -84,6 +84,28 @@ CREATE TABLE level_change (
 );
 """
 
+# How much of each unit was used, by scope: the raw units as they were reported, of what was posted. What was taken back
+# counts against it. Newer than the other tables: made, and filled from the rows, where a ledger has none yet.
+UNITS = """
+CREATE TABLE unit_total (
+  period TEXT NOT NULL, provider TEXT NOT NULL, service TEXT NOT NULL, model TEXT NOT NULL,
+  workflow TEXT NOT NULL, workload TEXT NOT NULL, unit TEXT NOT NULL, quantity NUMERIC NOT NULL,
+  PRIMARY KEY (period, provider, service, model, workflow, workload, unit)
+) WITHOUT ROWID;
+INSERT INTO unit_total SELECT period, provider, service, model, workflow, workload, unit.key,
+    SUM(unit.value * IIF(state = 'reversed', -1, 1))
+  FROM entry, json_each(entry.units) AS unit
+  WHERE state IN ('posted', 'expired_posted', 'reversed', 'trued') AND unit.type <> 'object'
+  GROUP BY 1, 2, 3, 4, 5, 6, 7;
+CREATE TRIGGER units_follow AFTER INSERT ON entry
+  WHEN NEW.state IN ('posted', 'expired_posted', 'reversed', 'trued') BEGIN
+  INSERT INTO unit_total SELECT NEW.period, NEW.provider, NEW.service, NEW.model, NEW.workflow, NEW.workload, unit.key,
+      unit.value * IIF(NEW.state = 'reversed', -1, 1)
+    FROM json_each(NEW.units) AS unit WHERE unit.type <> 'object'
+    ON CONFLICT DO UPDATE SET quantity = quantity + excluded.quantity;
+END;
+"""
+
 # The totals that must equal the sums of the rows: (what, from the totals, from the rows).
 EQUATIONS = (
     (
@@ -175,6 +197,9 @@ def _prepare(db: sqlite3.Connection, path: Path, currency: str, time_zone: str) 
             for statement in _statements(TABLES):
                 db.execute(statement)
             db.executemany("INSERT INTO meta VALUES (?, ?)", wanted.items())
+        if not has_units(db):
+            for statement in _statements(UNITS):
+                db.execute(statement)
         found = dict(db.execute("SELECT key, value FROM meta"))
         db.execute("COMMIT")
     except BaseException:
@@ -187,6 +212,11 @@ def _prepare(db: sqlite3.Connection, path: Path, currency: str, time_zone: str) 
                 f"{path}: its {key} is {found.get(key)}, the configuration says {value}; amounts and months of a "
                 "ledger never change: put that back, or start another file (budget.ledger)"
             )
+
+
+def has_units(db: sqlite3.Connection) -> bool:
+    """Whether the ledger sums up units yet; one that is only read may be older."""
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'unit_total'").fetchone() is not None
 
 
 def _statements(script: str) -> Iterator[str]:

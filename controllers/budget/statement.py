@@ -1,7 +1,7 @@
 """A month's statement and the present state as tables, straight from the ledger's rows."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from sqlite3 import Connection
 from typing import Any
 
@@ -12,13 +12,14 @@ from controllers.budget.words import Level, Scope, plain, shown
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One scope of a month, in micro-units."""
+    """One scope of a month, in micro-units. `units`: what was used, as reported."""
 
     scope: Scope
     held: int
     posted: int
     committed: int
     entries: int
+    units: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def what(self) -> str:
@@ -54,7 +55,8 @@ class Statement:
 
 def statement(db: Connection, period: str) -> Statement:
     """Of one month; no lines where nothing happened."""
-    return Statement(period, tuple(Line(*found) for found in rows.by_scope(db, period)))
+    units = rows.units_by_scope(db, period)
+    return Statement(period, tuple(Line(*found, units=units.get(found[0], {})) for found in rows.by_scope(db, period)))
 
 
 def as_json(month: Statement, currency: str) -> dict[str, Any]:
@@ -76,6 +78,7 @@ def as_json(month: Statement, currency: str) -> dict[str, Any]:
                 "held": plain(line.held),
                 "committed": plain(line.committed),
                 "entries": line.entries,
+                "units": line.units,
             }
             for line in month.lines
         ],

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import requests
+
+from controllers.budget.periods import bounds
 
 Serve = Callable[..., Any]
 
@@ -50,7 +53,11 @@ def test_a_call_from_permit_to_statement(serve: Serve) -> None:
         "held": "0",
         "committed": "0",
         "entries": 2,
+        "units": {"input_tokens": 900, "output_tokens": 300},
     }
+    assert (page["start"], page["end"]) == bounds("2026-11", ZoneInfo("Asia/Seoul"))
+    assert page["price_table"]["version"].startswith("genai-prices ")
+    assert page["price_table"]["dated"] <= asked.clock.at
 
 
 def test_repeated_requests_get_the_first_answer(serve: Serve) -> None:

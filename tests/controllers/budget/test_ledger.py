@@ -274,6 +274,40 @@ def test_a_clock_that_is_set_back_moves_nothing_back_and_nothing_new_is_held(ope
     assert totals(ledger) == (5, 10)
 
 
+def units(ledger: Ledger) -> dict[str, float]:
+    return ledger.read(lambda db: rows.units_by_scope(db, "2026-11")).get(SCOPE, {})
+
+
+def test_units_are_summed_of_what_was_posted_and_what_is_taken_back_counts_against_them(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    hold(ledger, "e1")
+    assert units(ledger) == {}  # held, not used
+    ledger.settle("e1", "settled", Cost(4, '{"input_tokens": 3, "pages": "0.5", "context": {"tier": "flex"}}'), NOW)
+    assert units(ledger) == {"input_tokens": 3, "pages": 0.5}
+    hold(ledger, "e2", seconds=60)
+    ledger.expire(NOW + 60)
+    assert units(ledger) == {"input_tokens": 8, "pages": 0.5}
+    ledger.settle("e2", "settled", Cost(4, '{"input_tokens": 2}'), NOW + 90)
+    assert units(ledger) == {"input_tokens": 5, "pages": 0.5}
+    hold(ledger, "e3")
+    ledger.void("e3", "nothing sent", NOW)
+    assert units(ledger) == {"input_tokens": 5, "pages": 0.5}
+
+
+def test_a_ledger_from_before_units_were_summed_gets_its_sums_when_it_is_opened(
+    open_ledger: Open,
+) -> None:
+    ledger = open_ledger()
+    ledger.usage("u1", "body", SCOPE, cost(3), NOW)
+    ledger.close()
+    with sqlite3.connect(ledger.path) as db:
+        db.executescript("DROP TRIGGER units_follow; DROP TABLE unit_total")
+        assert rows.units_by_scope(db, "2026-11") == {}  # as `tidewise budget statement` may find it
+    ledger = open_ledger()
+    ledger.usage("u2", "body", SCOPE, cost(3), NOW)
+    assert units(ledger) == {"input_tokens": 10}
+
+
 def test_rows_cannot_be_changed_or_removed(open_ledger: Open) -> None:
     ledger = open_ledger()
     hold(ledger)
