@@ -29,7 +29,7 @@ demo: install
 
 test: install
 	@$(V)/python -m testbed.kube build --optional
-	@$(V)/python -m pytest $(ARGS)
+	@$(V)/python -m tests $(ARGS)
 
 acceptance: install
 	@$(V)/python -m pytest tests/acceptance -q --no-header $(ARGS)

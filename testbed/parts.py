@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,9 @@ HOST = "127.0.0.1"
 # Below the range from which outgoing connections take their ports, so that no client of ours snatches one meanwhile.
 PORTS = range(20000, 32000)
 _given_ports: set[int] = set()
+# Names in the kernel, gone with this process, that other programs of ours see: a port is bound only some time after it
+# was given. The newest hundred are enough.
+_claims: deque[socket.socket] = deque(maxlen=100)
 
 
 class PartError(RuntimeError):
@@ -33,12 +37,23 @@ class PartError(RuntimeError):
 
 
 def free_port() -> int:
-    """A port on 127.0.0.1 that nobody listens on now and that this process has not been given before."""
+    """A port on 127.0.0.1 that nobody listens on now, that this process has not been given before, and no other has."""
     for port in random.sample(PORTS, len(PORTS)):
-        if port not in _given_ports and not port_in_use(port):
+        if port not in _given_ports and not port_in_use(port) and _claimed(port):
             _given_ports.add(port)
             return port
     raise PartError(f"no free port between {PORTS.start} and {PORTS.stop - 1} on {HOST}: stop some servers")
+
+
+def _claimed(port: int) -> bool:
+    claim = socket.socket(socket.AF_UNIX)
+    try:
+        claim.bind(f"\0tidewise-port-{port}")
+    except OSError:
+        claim.close()
+        return False
+    _claims.append(claim)
+    return True
 
 
 def port_in_use(port: int) -> bool:
