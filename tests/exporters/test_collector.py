@@ -10,7 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporters.collector import CollectFunction, Collectors, PartialReadError, budget_seconds
+from exporters.collector import CollectFunction, Collectors, PartialReadError, Prompt, budget_seconds
+from exporters.lanes import KEPT, Lanes
 from exporters.runtime.endpoint import SCRAPE_TIMEOUT_SECONDS
 
 
@@ -168,6 +169,46 @@ def test_when_every_thread_hangs_the_ones_behind_are_failures_and_come_next_time
     while later.success("last") != 1 and time.monotonic() < deadline:
         later = Scraped(collectors)
     assert later.values["good",] == 1
+
+
+def test_what_cannot_hang_runs_in_the_scrape_s_own_thread_and_fails_alone_as_well() -> None:
+    threads: list[threading.Thread] = []
+
+    def prompt(deadline: float) -> Iterator[Metric]:
+        threads.append(threading.current_thread())
+        return good(deadline)
+
+    functions: dict[str, CollectFunction] = {"prompt": Prompt(prompt), "failing": Prompt(failing), "partly": partly}
+    scraped = Scraped(Collectors(functions))
+    assert threads == [threading.current_thread()]
+    assert [scraped.success(name) for name in functions] == [1, 0, 0]
+    assert scraped.values["good",] == 1
+    assert scraped.values["half",] == 1
+
+
+def test_threads_wait_for_the_next_scrape_and_no_more_of_them_than_a_few() -> None:
+    lanes = Lanes()
+    threads: set[threading.Thread] = set()
+    for _ in range(20):
+        done = threading.Event()
+        lanes.start(lambda done=done: (threads.add(threading.current_thread()), done.set()))  # type: ignore[misc]
+        assert done.wait(5)
+        time.sleep(0.001)
+    assert len(threads) <= 5, "one of them does nearly everything"
+    gate, ended = threading.Event(), threading.Semaphore(0)
+    for _ in range(KEPT + 5):
+        lanes.start(lambda: (gate.wait(10), ended.release()))
+    gate.set()
+    assert all(ended.acquire(timeout=5) for _ in range(KEPT + 5)), "none waits for another that hangs"
+
+
+def test_a_clock_that_is_set_back_makes_no_duration_negative(monkeypatch: pytest.MonkeyPatch) -> None:
+    collectors = Collectors({"good": good})
+    assert Scraped(collectors).success("good") == 1
+    monkeypatch.setattr(time, "time", lambda: 1.0)
+    scraped = Scraped(collectors)
+    assert scraped.values["tidewise_exporter_collector_duration_seconds", "good"] >= 0
+    assert scraped.last_success("good") == 1
 
 
 def test_overlapping_scrapes_share_one_run() -> None:

@@ -1,25 +1,28 @@
 """The host exporter against a machine of files: its whole page, and what happens when parts are missing or hang."""
 
+import contextlib
+import ctypes
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import psutil
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client.metrics_core import Metric
 
 from exporters import host
 from exporters.collector import CollectFunction, PartialReadError
+from exporters.host import cgroup, devices, filesystems, kernel
+from exporters.host.files import number, read
+from exporters.host.filesystems import PATIENCE_SECONDS, Filesystems
 
 MACHINE = Path(__file__).parent / "machine"
+MOUNTS = str(MACHINE / "proc" / "self" / "mounts")
 Page = Callable[[Mapping[str, CollectFunction]], str]
-
-
-@pytest.fixture(autouse=True)
-def own_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(psutil, "PROCFS_PATH", "/proc")  # the exporter sets it; this puts it back after the test
 
 
 def config(**changes: Path) -> host.Config:
@@ -45,9 +48,14 @@ def drain(metrics: Iterator[Metric]) -> tuple[dict[str, float], str | None]:
     return found, None
 
 
+def series(metrics: Iterator[Metric]) -> dict[tuple[str, ...], float]:
+    """Values by (name, label values…)."""
+    return {(sample.name, *sample.labels.values()): sample.value for metric in metrics for sample in metric.samples}
+
+
 def test_the_page_of_a_machine_is_the_expected_text(page: Page) -> None:
     functions = dict(host.collectors(config()))
-    functions["filesystem"] = host.Filesystems(config(), statvfs).collect
+    functions["filesystem"] = Filesystems(MOUNTS, "/", statvfs).collect
     assert page(functions) == (MACHINE / "metrics.txt").read_text()
 
 
@@ -59,39 +67,133 @@ def test_it_works_on_this_machine_without_configuration(page: Page) -> None:
     assert set(functions) >= {"cpu", "load", "memory", "disk", "filesystem", "network"}
 
 
-def test_without_pressure_and_cgroup_in_the_kernel_there_is_no_such_collector(tmp_path: Path) -> None:
+def test_what_the_kernel_does_not_offer_has_no_collector(tmp_path: Path) -> None:
     functions = host.collectors(config(proc=tmp_path, cgroup=tmp_path))
-    assert "pressure" not in functions
-    assert "cgroup" not in functions
+    assert {"pressure", "cgroup", "tcp"}.isdisjoint(functions)
 
 
-def test_cgroup_version_1_without_a_limit(page: Page) -> None:
+def test_every_family_is_demonstrated_and_the_demonstration_is_the_same_at_the_same_time() -> None:
+    pages = [list(host.demo(at)) for at in (1.8e9, 1.8e9, 1.8e9 + 40_000)]
+    assert {metric.name for metric in pages[0]} == {family.name for family in host.FAMILIES}
+    first, again, later = (series(iter(metrics)) for metrics in pages)
+    assert first == again
+    assert first.keys() == later.keys()
+    assert all(later[key] >= first[key] >= 0 for key in first if key[0].endswith("_total"))
+
+    for cpu in range(4):
+        passed = [later[key] - first[key] for key in first if key[:2] == ("host_cpu_seconds_total", f"demo-{cpu}")]
+        assert sum(passed) == pytest.approx(40_000, rel=0.01)
+
+
+def test_cgroup_version_1_without_limits(page: Page) -> None:
     text = page({"cgroup": host.collectors(config(cgroup=MACHINE / "v1"))["cgroup"]})
     assert [line for line in text.splitlines() if not line.startswith("#")] == [
         "host_cgroup_cpu_throttled_seconds_total 1.5",
+        "host_cgroup_cpu_seconds_total 7.5",
         "host_cgroup_memory_usage_bytes 123456.0",
         "host_cgroup_oom_kills_total 3.0",
     ]
 
 
+def test_cgroup_version_1_with_limits(tmp_path: Path) -> None:
+    tree = Path(shutil.copytree(MACHINE / "v1", tmp_path / "v1"))
+    (tree / "cpu" / "box" / "cpu.cfs_quota_us").write_text("50000\n")
+    (tree / "memory" / "box" / "memory.limit_in_bytes").write_text("1048576\n")
+    found = series(iter(cgroup.cgroup(cgroup.find_cgroup(MACHINE / "proc", tree))))
+    assert found["host_cgroup_cpu_limit",] == 0.5
+    assert found["host_cgroup_memory_limit_bytes",] == 1048576
+
+
+def test_a_cgroup_that_is_taken_apart_loses_its_series_and_nothing_else_does(tmp_path: Path) -> None:
+    tree = Path(shutil.copytree(MACHINE / "v2", tmp_path / "v2"))
+    files = cgroup.find_cgroup(MACHINE / "proc", tree)
+    (tree / "box" / "memory.max").write_text("max\n")
+    (tree / "box" / "cpu.max").write_text("max 100000\n")
+    assert ("host_cgroup_memory_limit_bytes",) not in series(iter(cgroup.cgroup(files)))
+    assert ("host_cgroup_cpu_limit",) not in series(iter(cgroup.cgroup(files)))
+    shutil.rmtree(tree / "box")
+    assert list(cgroup.cgroup(files)) == []
+
+
 def test_in_a_container_without_a_cgroup_namespace_the_tree_begins_at_the_container(tmp_path: Path) -> None:
     (tmp_path / "cgroup.controllers").write_text("memory\n")
     (tmp_path / "memory.current").write_text("42\n")
-    files = host.find_cgroup(MACHINE / "proc", tmp_path)
-    assert {metric: file.read() for metric, file in files.items()} == {"memory_usage_bytes": 42.0}
+    files = cgroup.find_cgroup(MACHINE / "proc", tmp_path)
+    assert series(iter(cgroup.cgroup(files))) == {("host_cgroup_memory_usage_bytes",): 42.0}
 
 
-def test_with_the_machine_s_root_mounted_elsewhere_its_first_process_lists_the_mounts() -> None:
+def test_with_the_machine_s_root_elsewhere_its_first_process_tells_of_mounts_and_interfaces(
+    page: Page, tmp_path: Path
+) -> None:
+    proc = Path(shutil.copytree(MACHINE / "proc", tmp_path / "proc"))
+    shutil.move(proc / "net", proc / "1" / "net")
     asked: list[str] = []
 
     def remember(path: str) -> os.statvfs_result:
         asked.append(path)
         return statvfs(path)
 
-    host_root = config(root=Path("/host"))
-    found, _ = drain(host.Filesystems(host_root, remember).collect(time.monotonic() + 5))
+    found, _ = drain(Filesystems(str(proc / "1" / "mounts"), "/host", remember).collect(time.monotonic() + 5))
     assert asked == ["/host"]
     assert found == {"/": 400 * 4096}
+    functions = host.collectors(config(proc=proc, root=Path("/host")))
+    assert 'host_network_receive_bytes_total{device="eth0"} 1000.0' in page({"network": functions["network"]})
+    assert "host_tcp_established 12.0" in page({"tcp": functions["tcp"]})
+
+
+def test_a_processor_s_idle_time_that_steps_back_a_little_stands_still(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    processors = kernel.Processors(tmp_path)
+    seen = []
+    for idle in (4000, 3990, 4010, 100):
+        stat.write_text(f"cpu 0 0 0 {idle}\ncpu3 0 0 0 {idle}\nbtime 5\n")
+        seen.append(series(processors.collect(0))["host_cpu_seconds_total", "3", "idle"] * kernel.TICKS_PER_SECOND)
+    assert seen == pytest.approx([4000, 4000, 4010, 100]), "the last was taken out and came back"
+
+
+def test_a_device_that_vanishes_takes_its_series_with_it(tmp_path: Path) -> None:
+    table = tmp_path / "diskstats"
+    table.write_bytes((MACHINE / "proc" / "diskstats").read_bytes())
+    assert {key[1] for key in series(devices.disks(str(table)))} == {"nvme0n1", "sda"}
+    table.write_text("   8       0 sda 1000 0 2000 300 400 0 800 90 0 1250 390\n   9 0 cut off\n")
+    assert {key[1] for key in series(devices.disks(str(table)))} == {"sda"}
+
+
+def test_names_that_are_no_utf_8_are_written_visibly(tmp_path: Path) -> None:
+    table = tmp_path / "dev"
+    table.write_bytes(b"a\nb\n caf\xe9: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0\neth0:1: 2" + b" 0" * 15 + b"\n")
+    assert {key[1] for key in series(devices.networks(str(table)))} == {"caf\\xe9", "eth0:1"}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=300) | st.text("cpu0123 \n:.-abct", max_size=200).map(str.encode))
+def test_whatever_the_kernel_s_files_hold_reading_them_is_no_worse_than_a_failed_read(text: bytes) -> None:
+    for parse in (
+        kernel.cpu_times,
+        kernel.stalled,
+        devices.disk_rows,
+        devices.network_rows,
+        filesystems.storage_mounts,
+        lambda text: number(text, b"btime "),
+        lambda text: kernel.protocol_counts(text, "Tcp"),
+        lambda text: cgroup.CgroupFile("", "oom_kill").value(text.decode("ascii", "replace")),
+    ):
+        with contextlib.suppress(ValueError):
+            parse(text)
+
+
+def test_a_number_is_found_by_the_beginning_of_its_line() -> None:
+    text = b"MemTotal: 8 kB\nSwapCached: 7 kB\nCached: 6 kB\nlast 5"
+    assert [number(text, name) for name in (b"MemTotal:", b"Cached:", b"last ", b"Mem", b"none ")] == [
+        8, 6, 5, None, None,
+    ]  # fmt: skip
+
+
+def test_long_files_are_read_to_the_end(tmp_path: Path) -> None:
+    (tmp_path / "long").write_bytes(b"x" * 200_000)
+    assert len(read(tmp_path / "long")) == 200_000
+    with pytest.raises(FileNotFoundError):
+        read(tmp_path / "none")
 
 
 def test_a_hung_mount_costs_a_moment_once_and_is_asked_again_when_it_is_back() -> None:
@@ -104,11 +206,11 @@ def test_a_hung_mount_costs_a_moment_once_and_is_asked_again_when_it_is_back() -
             gate.wait(30)
         return statvfs(path)
 
-    filesystems = host.Filesystems(config(), hang_on_the_share)
+    filesystems = Filesystems(MOUNTS, "/", hang_on_the_share)
 
     started = time.monotonic()
     found, problem = drain(filesystems.collect(time.monotonic() + 5))
-    assert time.monotonic() - started < host.PATIENCE_SECONDS + 1
+    assert time.monotonic() - started < PATIENCE_SECONDS + 1
     assert problem == "/mnt/share (nfs4): does not answer"
     assert "/mnt/share" not in found
     assert "/data" in found
@@ -116,7 +218,7 @@ def test_a_hung_mount_costs_a_moment_once_and_is_asked_again_when_it_is_back() -
 
     started = time.monotonic()
     found, problem = drain(filesystems.collect(time.monotonic() + 5))
-    assert time.monotonic() - started < host.PATIENCE_SECONDS / 2
+    assert time.monotonic() - started < PATIENCE_SECONDS / 2
     assert problem == "/mnt/share (nfs4): does not answer"
     assert calls.count("/mnt/share") == 1, "nobody else is sent into the hung mount"
 
@@ -134,6 +236,55 @@ def test_a_broken_mount_is_named_and_the_others_are_read() -> None:
             raise OSError(116, "Stale file handle")
         return statvfs(path)
 
-    found, problem = drain(host.Filesystems(config(), stale).collect(time.monotonic() + 5))
+    found, problem = drain(Filesystems(MOUNTS, "/", stale).collect(time.monotonic() + 5))
     assert problem == "/mnt/share (nfs4): [Errno 116] Stale file handle"
     assert "/data" in found
+
+
+def test_a_mount_that_is_gone_by_the_time_it_is_asked_is_no_failure(tmp_path: Path) -> None:
+    table = tmp_path / "mounts"
+    table.write_text("a / ext4 rw 0 0\nb /gone ext4 rw 0 0\n")
+
+    def unmounted_meanwhile(path: str) -> os.statvfs_result:
+        if path == "/gone":
+            table.write_text("a / ext4 rw 0 0\n")
+            raise FileNotFoundError(2, "No such file or directory")
+        return statvfs(path)
+
+    found, problem = drain(Filesystems(str(table), "/", unmounted_meanwhile).collect(time.monotonic() + 5))
+    assert (list(found), problem) == (["/"], None)
+
+    def never_there(path: str) -> os.statvfs_result:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    _, problem = drain(Filesystems(str(table), "/wrong", never_there).collect(time.monotonic() + 5))
+    assert problem == "/ (ext4): [Errno 2] No such file or directory", "a wrong root is told"
+
+
+@pytest.mark.real
+def test_a_real_mount_whose_server_does_not_answer_hangs_no_scrape(tmp_path: Path) -> None:
+    mountpoint = tmp_path / "hung"
+    mountpoint.mkdir()
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        served_by_nobody = os.open("/dev/fuse", os.O_RDWR)
+    except OSError as error:
+        pytest.skip(f"no FUSE here: {error}")
+    options = f"fd={served_by_nobody},rootmode=40000,user_id={os.getuid()},group_id={os.getgid()}"
+    if libc.mount(b"nobody", os.fsencode(mountpoint), b"fuse", 6, options.encode()) != 0:
+        os.close(served_by_nobody)
+        pytest.skip(f"mounting is not permitted here: {os.strerror(ctypes.get_errno())}")
+    collect = host.collectors(host.Config())["filesystem"]
+    try:
+        started = time.monotonic()
+        found, problem = drain(iter(collect(started + 5)))
+        assert time.monotonic() - started < PATIENCE_SECONDS + 1
+        assert problem == f"{mountpoint} (fuse): does not answer"
+        assert found
+        started = time.monotonic()
+        again, problem = drain(iter(collect(started + 5)))
+        assert time.monotonic() - started < PATIENCE_SECONDS / 2
+        assert (again.keys(), problem) == (found.keys(), f"{mountpoint} (fuse): does not answer")
+    finally:
+        os.close(served_by_nobody)  # whoever waits gets an error now
+        libc.umount2(os.fsencode(mountpoint), 2)

@@ -1,0 +1,45 @@
+"""What the machine offers and how much of it is used, from the kernel's own files. One file here a kind."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from exporters.collector import CollectFunction, Prompt
+from exporters.families import Family
+from exporters.host import cgroup, devices, filesystems, kernel
+from exporters.host.demo import demo as demo
+from exporters.host.files import is_readable
+from exporters.runtime.config import Section
+
+FAMILIES: tuple[Family, ...] = (*kernel.FAMILIES, *devices.FAMILIES, *filesystems.FAMILIES, *cgroup.FAMILIES)
+
+
+class Config(Section):
+    """Where the machine's own trees are mounted, if this runs in a container of it."""
+
+    proc: Path = Path("/proc")
+    cgroup: Path = Path("/sys/fs/cgroup")
+    root: Path = Path("/")
+
+
+def collectors(config: Config) -> Mapping[str, CollectFunction]:
+    """By name; those that the kernel offers nothing for are left out."""
+    proc = config.proc
+    # In a container its own mounts and interfaces are the container's; the machine's first process sees all of them.
+    own, network = ("self", "net") if config.root == Path("/") else ("1", "1/net")
+    files = filesystems.Filesystems(f"{proc}/{own}/mounts", str(config.root))
+    prompt: dict[str, CollectFunction] = {
+        "cpu": kernel.Processors(proc).collect,
+        "load": lambda _: kernel.load(proc),
+        "memory": lambda _: kernel.memory(proc),
+        "disk": lambda _: devices.disks(f"{proc}/diskstats"),
+        "network": lambda _: devices.networks(f"{proc}/{network}/dev"),
+    }
+    if is_readable(proc / network / "snmp"):
+        prompt["tcp"] = lambda _: kernel.tcp(f"{proc}/{network}/snmp")
+    if is_readable(proc / "pressure" / "cpu"):
+        prompt["pressure"] = lambda _: kernel.pressure(proc)
+    cgroup_files = cgroup.find_cgroup(proc, config.cgroup)
+    if cgroup_files:
+        prompt["cgroup"] = lambda _: cgroup.cgroup(cgroup_files)
+    prompt["filesystem"] = files.collect  # the last: a mount that does not answer costs it up to a second
+    return {name: Prompt(function) for name, function in prompt.items()}

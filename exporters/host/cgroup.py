@@ -1,0 +1,118 @@
+"""The limits of the cgroup that the exporter runs in, version 1 or 2: a container's own."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client.metrics_core import Metric
+
+from exporters.families import Counter, Family, Gauge
+from exporters.host.files import is_readable, read
+
+_SOURCE = "the cgroup's files"
+THROTTLED = Counter("host_cgroup_cpu_throttled_seconds", "Time the cgroup was held back by its CPU quota.", (), _SOURCE)
+CPU = Counter("host_cgroup_cpu_seconds", "CPU time the cgroup used.", (), _SOURCE)
+CPU_LIMIT = Gauge(
+    "host_cgroup_cpu_limit", "CPUs' worth of time that its quota allows; missing where it has none.", (), _SOURCE
+)
+USAGE = Gauge("host_cgroup_memory_usage_bytes", "Memory the cgroup uses, page cache included.", (), _SOURCE)
+LIMIT = Gauge("host_cgroup_memory_limit_bytes", "The cgroup's memory limit; missing where it has none.", (), _SOURCE)
+OOM_KILLS = Counter("host_cgroup_oom_kills", "Processes of the cgroup killed for want of memory.", (), _SOURCE)
+FAMILIES: tuple[Family, ...] = (THROTTLED, CPU, CPU_LIMIT, USAGE, LIMIT, OOM_KILLS)
+
+
+@dataclass(frozen=True)
+class CgroupFile:
+    """One number of the cgroup: the file, its key where the file has several, how many of its units are a base unit."""
+
+    path: str
+    key: str | None = None
+    per_unit: float = 1.0
+
+    def value(self, text: str) -> float | None:
+        """None: no such number, or no limit."""
+        words = text.split()
+        if self.key is None:
+            word = words[0] if words else None
+        else:
+            word = dict(zip(words[::2], words[1::2], strict=False)).get(self.key)
+        if word is None or word == "max" or word.startswith("-"):
+            return None
+        number = int(word) / self.per_unit
+        return None if number >= 2**60 else number  # version 1 writes "no limit" as the largest page count
+
+
+@dataclass(frozen=True)
+class QuotaFile:
+    """CPUs' worth of time: what may be used of each period. Version 1 has a file for each of the two."""
+
+    path: str
+    period_path: str | None = None
+
+    def value(self, text: str) -> float | None:
+        """None: no limit."""
+        words = text.split() + (read(self.period_path).decode().split() if self.period_path else [])
+        if len(words) < 2 or words[0] == "max" or int(words[0]) <= 0 or int(words[1]) <= 0:
+            return None
+        return int(words[0]) / int(words[1])
+
+
+Files = Mapping[Counter | Gauge, CgroupFile | QuotaFile]
+
+
+def find_cgroup(proc: Path, tree: Path) -> Files:
+    """The files of the cgroup this process runs in, by family; empty where the kernel offers none of them."""
+    try:
+        lines = read(proc / "self" / "cgroup").decode("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return {}
+    paths = {
+        name: path for _, names, path in (line.split(":", 2) for line in lines if line) for name in names.split(",")
+    }
+    if (tree / "cgroup.controllers").exists():
+        folder = _folder(tree, paths.get("", "/"))
+        files: Files = {
+            THROTTLED: CgroupFile(f"{folder}/cpu.stat", "throttled_usec", 1e6),
+            CPU: CgroupFile(f"{folder}/cpu.stat", "usage_usec", 1e6),
+            CPU_LIMIT: QuotaFile(f"{folder}/cpu.max"),
+            USAGE: CgroupFile(f"{folder}/memory.current"),
+            LIMIT: CgroupFile(f"{folder}/memory.max"),
+            OOM_KILLS: CgroupFile(f"{folder}/memory.events", "oom_kill"),
+        }
+    else:
+        cpu = _folder(tree / "cpu", paths.get("cpu", "/"))
+        accounting = _folder(tree / "cpuacct", paths.get("cpuacct", "/"))
+        memory = _folder(tree / "memory", paths.get("memory", "/"))
+        files = {
+            THROTTLED: CgroupFile(f"{cpu}/cpu.stat", "throttled_time", 1e9),
+            CPU: CgroupFile(f"{accounting}/cpuacct.usage", None, 1e9),
+            CPU_LIMIT: QuotaFile(f"{cpu}/cpu.cfs_quota_us", f"{cpu}/cpu.cfs_period_us"),
+            USAGE: CgroupFile(f"{memory}/memory.usage_in_bytes"),
+            LIMIT: CgroupFile(f"{memory}/memory.limit_in_bytes"),
+            OOM_KILLS: CgroupFile(f"{memory}/memory.oom_control", "oom_kill"),
+        }
+    return {family: file for family, file in files.items() if is_readable(file.path)}
+
+
+def _folder(tree: Path, path: str) -> Path:
+    """In a container without a cgroup namespace the path is the machine's and the tree begins at the container."""
+    folder = tree / path.lstrip("/")
+    return folder if folder.is_dir() else tree
+
+
+def cgroup(files: Files) -> Iterator[Metric]:
+    texts: dict[str, str] = {}
+    for family, file in files.items():
+        value = _value(file, texts)
+        if value is not None:
+            yield family.of(value)
+
+
+def _value(file: CgroupFile | QuotaFile, texts: dict[str, str]) -> float | None:
+    """None also where the file is gone: the cgroup was moved or taken apart."""
+    try:
+        if file.path not in texts:
+            texts[file.path] = read(file.path).decode("ascii", "replace")
+        return file.value(texts[file.path])
+    except FileNotFoundError:
+        return None
