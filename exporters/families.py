@@ -6,7 +6,8 @@ family of prometheus-client's. `docs/metrics.md` is written from these, and a pa
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from functools import cached_property
+from typing import ClassVar, Literal, TypeVar
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -15,7 +16,9 @@ from prometheus_client.core import (
     SummaryMetricFamily,
 )
 from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Sample
 
+M = TypeVar("M", bound=Metric)
 Kind = Literal["gauge", "counter", "histogram", "summary"]
 
 # The end of a name tells the unit; what none of these ends is a plain number.
@@ -58,16 +61,28 @@ class Family:
         raise NotImplementedError
 
 
+def _another(family: M) -> M:
+    """A family like this one, without samples; its constructor would check the same name again at each scrape."""
+    another: M = object.__new__(type(family))
+    another.__dict__.update(family.__dict__)
+    another.samples = []
+    return another
+
+
 class Gauge(Family):
     kind: ClassVar[Kind] = "gauge"
 
-    def metric(self) -> GaugeMetricFamily:
+    @cached_property
+    def _empty(self) -> GaugeMetricFamily:
         return GaugeMetricFamily(self.name, self.meaning, labels=self.labels)
+
+    def metric(self) -> GaugeMetricFamily:
+        return _another(self._empty)
 
     def of(self, value: float) -> GaugeMetricFamily:
         """The family of one series without labels."""
-        family = GaugeMetricFamily(self.name, self.meaning)
-        family.add_metric((), value)
+        family = _another(self._empty)
+        family.samples.append(Sample(self.name, {}, value))
         return family
 
 
@@ -78,29 +93,41 @@ class Counter(Family):
     def series(self) -> str:
         return f"{self.name}_total"
 
-    def metric(self) -> CounterMetricFamily:
+    @cached_property
+    def _empty(self) -> CounterMetricFamily:
         return CounterMetricFamily(self.name, self.meaning, labels=self.labels)
+
+    def metric(self) -> CounterMetricFamily:
+        return _another(self._empty)
 
     def of(self, value: float) -> CounterMetricFamily:
         """The family of one series without labels."""
-        family = CounterMetricFamily(self.name, self.meaning)
-        family.add_metric((), value)
+        family = _another(self._empty)
+        family.samples.append(Sample(self.series, {}, value))
         return family
 
 
 class Histogram(Family):
     kind: ClassVar[Kind] = "histogram"
 
+    @cached_property
+    def _empty(self) -> HistogramMetricFamily:
+        return HistogramMetricFamily(self.name, self.meaning, labels=self.labels)
+
     def metric(self) -> HistogramMetricFamily:
         """`add_metric(labels, Observations.buckets(), sum_value)`."""
-        return HistogramMetricFamily(self.name, self.meaning, labels=self.labels)
+        return _another(self._empty)
 
 
 class Summary(Family):
     kind: ClassVar[Kind] = "summary"
 
-    def metric(self) -> SummaryMetricFamily:
+    @cached_property
+    def _empty(self) -> SummaryMetricFamily:
         return SummaryMetricFamily(self.name, self.meaning, labels=self.labels)
+
+    def metric(self) -> SummaryMetricFamily:
+        return _another(self._empty)
 
 
 class Observations:

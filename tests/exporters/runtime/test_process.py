@@ -7,9 +7,9 @@ import time
 from importlib.metadata import version as installed_version
 
 import pytest
-from prometheus_client import Counter, Histogram, generate_latest
+from prometheus_client import Counter, Histogram, ProcessCollector, generate_latest
 
-from exporters.runtime.process import process_registry, version
+from exporters.runtime.process import Process, process_registry, version
 
 WAITER = """
 import time
@@ -63,3 +63,15 @@ def test_every_registry_has_build_info_and_process_metrics_and_no_created_series
     for name in ("process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds"):
         assert f"\n{name} " in text
     assert "_created" not in text
+
+
+def test_process_metrics_have_the_names_kinds_and_values_of_prometheus_client() -> None:
+    ours = {metric.name: metric for metric in Process().collect()}
+    theirs = {metric.name: metric for metric in ProcessCollector(registry=None).collect()}
+    assert {name: metric.type for name, metric in ours.items()} == {
+        name: metric.type for name, metric in theirs.items()
+    }
+    for name, metric in theirs.items():
+        (sample,), (own,) = metric.samples, ours[name].samples
+        assert (own.name, own.labels) == (sample.name, {})
+        assert own.value == pytest.approx(sample.value, rel=0.1, abs=1.5)
