@@ -150,7 +150,9 @@ class RabbitMQ(Service):
 
     It is stopped as by a crash: an orderly stop takes six seconds, and nothing here has to survive.
 
-    statistics_ms: how often queues tell their numbers to the management plugin (5000 where nobody says otherwise).
+    Its queues tell their numbers every 200 ms, and the management plugin takes them up every second; where nobody says
+    otherwise, both do so every 5 s.
+
     settings: more lines of its configuration, e.g. {"management.disable_stats": "true"}.
     """
 
@@ -162,7 +164,6 @@ class RabbitMQ(Service):
         self,
         folder: Path,
         *,
-        statistics_ms: int = 200,
         settings: Mapping[str, str] | None = None,
         port: int | None = None,
         root: Path | None = None,
@@ -175,7 +176,7 @@ class RabbitMQ(Service):
             "management.tcp.port": str(self.management_port),
             "prometheus.tcp.ip": HOST,
             "prometheus.tcp.port": str(self.metrics_port),
-            "collect_statistics_interval": str(statistics_ms),
+            "collect_statistics_interval": "200",
             **(settings or {}),
         }
         self._numbers = itertools.count(1)
@@ -234,6 +235,9 @@ class RabbitMQ(Service):
         lines = [f"{key} = {value}\n" for key, value in self.settings.items()]
         (self.folder / "rabbitmq.conf").write_text("".join(lines))
         (self.folder / "enabled_plugins").write_text("[rabbitmq_management,rabbitmq_prometheus].\n")
+        kept = "[{global,[{600,1}]},{basic,[{600,1}]},{detailed,[{10,1}]}]"  # seconds, and how often
+        agent = f"[{{rabbitmq_management_agent,[{{sample_retention_policies,{kept}}}]}}].\n"
+        (self.folder / "advanced.config").write_text(agent)
         if self._names is None:
             epmd = self.program("usr/lib/erlang/erts-*/bin/epmd")
             command = [*die_with_starter(), epmd, "-port", str(self._names_port), "-address", HOST]

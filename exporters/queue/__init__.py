@@ -23,6 +23,7 @@ SYSTEMS: dict[str, str] = {
     "celery": "exporters.queue.celery",
     "rq": "exporters.queue.rq",
     "postgresql": "exporters.queue.postgresql",
+    "rabbitmq": "exporters.queue.rabbitmq",
 }
 
 _fields: dict[str, Any] = {system: (import_module(path).Servers, []) for system, path in SYSTEMS.items()}
