@@ -36,7 +36,6 @@ BODY_BYTES = 1 << 20
 HEADER_BYTES = 32 << 10
 
 _TLS_HANDSHAKE = b"\x16"  # the first byte of every TLS connection
-_HTTPS_ONLY = b"this port speaks HTTPS only; ask it with https://\n"
 _log = structlog.get_logger()
 
 
@@ -151,9 +150,11 @@ class _Connection(HTTPConnection):
             if not isinstance(self.socket, ssl.SSLSocket):
                 self.socket.settimeout(0)
                 first = self.socket.recv(1, socket.MSG_PEEK)
+                if not first:  # it has hung up already, as a probe of the port does
+                    return False
                 if first != _TLS_HANDSHAKE:
-                    if first:  # nothing: it has hung up, as a probe of the port does
-                        self._say_https_only()
+                    tls.failed()
+                    self._turn_away("400 Bad Request", "this port speaks HTTPS only; ask it with https://")
                     return False
                 self.socket = self.timed.sock = tls.context().wrap_socket(
                     self.socket, server_side=True, do_handshake_on_connect=False
@@ -163,21 +164,29 @@ class _Connection(HTTPConnection):
         except (ssl.SSLWantReadError, BlockingIOError):
             if time.time() < self.began + READ_SECONDS:
                 return True
+            tls.failed()
         except (OSError, ValueError):  # whatever the peer sent; ValueError: it hung up before the socket was wrapped
-            pass
+            tls.failed()
+            self._turn_away()
         else:
             if tls.welcome(self.socket):
                 self.open = True
                 return True
-        tls.failed()
+            tls.failed()
+            self._turn_away("403 Forbidden", "your certificate has none of the names that are allowed here")
         return False
 
-    def _say_https_only(self) -> None:
-        self.socket.recv(HEADER_BYTES)  # what is left unread would make the close a reset, and the answer be lost
-        self.socket.send(
-            b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\n"
-            b"Content-Length: %d\r\n\r\n%s" % (len(_HTTPS_ONLY), _HTTPS_ONLY)
-        )
+    def _turn_away(self, status: str = "", sentence: str = "") -> None:
+        """Answer, if there is something to say, and read what has come: unread, it would make the close a reset, and
+        the client might see neither the answer nor the alert that TLS has sent.
+        """
+        with contextlib.suppress(OSError, ValueError):
+            if status:
+                self.socket.send(
+                    f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+                    f"Content-Length: {len(sentence) + 1}\r\n\r\n{sentence}\n".encode()
+                )
+            os.read(self.socket.fileno(), HEADER_BYTES)
 
     def pending(self) -> bool:
         """Whether there is more to read that the selector cannot see, since TLS has taken it already."""
