@@ -264,5 +264,7 @@ def _read_any_bytes(connection: "psycopg.Connection[tuple[Any, ...]]") -> None:
         def load(self, data: Buffer) -> str:
             return bytes(data).decode("utf-8", "backslashreplace")
 
-    for kind in ("text", "name", "varchar", "bpchar"):
+    for kind in ("text", "name", "varchar", "bpchar", 0):  # 0: types of the database's own
         connection.adapters.register_loader(kind, Text)
+    if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+        connection.execute("SET client_encoding = SQL_ASCII")  # else the server refuses to send them

@@ -127,7 +127,7 @@ def database_metrics(facts: Mapping[Which, Iterable[Fact]]) -> Iterator[Metric]:
             before = values.get(key)
             if before is not None:
                 value = max(before, value) if family in WORST else before + value
-            values[key] = value
+            values[key] = float(value)
     for family, values in series.items():
         metric = family.metric()
         for key, value in values.items():
