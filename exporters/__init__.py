@@ -1,1 +1,5 @@
 """Exporters: publish what happens as Prometheus metrics. One file an exporter."""
+
+from exporters import lean
+
+lean.load_structlog()

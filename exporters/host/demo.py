@@ -25,7 +25,7 @@ def busy_seconds(at: float) -> float:
     return 0.5 * (at - _EPOCH) + 0.3 / turn * (math.cos(turn * _EPOCH) - math.cos(turn * at))
 
 
-def demo(at: float) -> Iterator[Metric]:
+def machine(at: float) -> Iterator[Metric]:
     work, since = busy_seconds(at), at - _EPOCH
     yield from _kernel(at, work, since)
     yield from _memory(at, since)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -68,12 +67,16 @@ def parse_yaml(path: Path, option: str, example: str, section: str) -> dict[str,
         raise ConfigError([f"{path}: no such file; create it, or name another with {option}"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: cannot be read ({error}); check its permissions and that it is UTF-8"]) from None
+    import yaml  # a megabyte that a process without a configuration does not carry
+
+    from exporters.runtime.unique import DuplicateKeyError, UniqueKeyLoader
+
     try:
-        data = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader that also refuses duplicate keys
+        data = yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a SafeLoader that also refuses duplicate keys
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        if isinstance(error, _DuplicateKeyError):
+        if isinstance(error, DuplicateKeyError):
             raise ConfigError([f"{path}: {where}{error.problem}; remove one"]) from None
         # PyYAML says what it was doing and what was wrong; either half alone may be without sense.
         said = [getattr(error, part, None) for part in ("context", "problem")]
@@ -202,22 +205,3 @@ def _kind(value: object) -> str:
         bool: "true or false",
         type(None): "nothing",
     }.get(type(value), type(value).__name__)
-
-
-class _DuplicateKeyError(yaml.constructor.ConstructorError):
-    pass
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML keeps the last of two equal keys; a configuration with two is a mistake that someone should hear of."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, (str, int)) and key in seen:
-                raise _DuplicateKeyError(None, None, f"the key '{key}' stands twice", key_node.start_mark)
-            seen.add(key if isinstance(key, (str, int)) else repr(key))
-        return super().construct_mapping(node, deep)
