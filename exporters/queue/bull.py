@@ -73,13 +73,13 @@ def system(name: str, server: Server) -> System:
                 return {}
         else:
             yield ()
-        return {queue: Jobs(start + queue, server)}
+        return {queue: Jobs(name, start + queue, server)}
 
     ending, kind = ("meta", "hash") if name == "bullmq" else ("id", "string")
     glob = "".join(f"\\{letter}" if letter in "*?[]\\^" else letter for letter in server.prefix)
     return System(
         name,
-        {queue.name: Jobs(start + queue.name.encode(), server) for queue in server.queues},
+        {queue.name: Jobs(name, start + queue.name.encode(), server) for queue in server.queues},
         Found(f"{glob}:*:{ending}", kind, of_key) if server.discover else None,
         shared=(lambda now: workers(server.prefix)) if server.consumers else None,
         finish=with_consumers,
@@ -137,8 +137,9 @@ JOB = ("timestamp", "opts", "processedOn", "finishedOn", "ats", "attemptsMade")
 class Jobs:
     """One queue: its keys, and the times of the jobs that were finished since the exporter started."""
 
-    def __init__(self, key: bytes, server: Server) -> None:
+    def __init__(self, system: str, key: bytes, server: Server) -> None:
         self._key = key + b":"
+        self._first_attempt = (0 if system == "bull" else 1, 1)  # what a job says that was done, or failed, at once
         self._times = Times()
         self._completed, self._failed = Finished(self._at("completed")), Finished(self._at("failed"))
         self._count_ids, self._count_finished = server.count_ids, server.count_finished
@@ -181,10 +182,11 @@ class Jobs:
             since = started if state == "active" else due
             if since is not None:
                 ages[state] = max(ages.get(state, 0.0), now - since)
-        for each in finished:
+        for each, first_attempt in zip(finished, self._first_attempt, strict=True):
             for _ in each:
-                due, started, ended, retried = job_times(next(hashes))
-                self._times.observe(None if retried else due, started, ended)
+                due, started, ended, attempt = job_times(next(hashes))
+                # since when one waited that was tried again is not kept
+                self._times.observe(due if attempt <= first_attempt else None, started, ended)
         return QueueState(
             messages, ages, None, self._counters(*totals), wait=self._times.wait, process=self._times.process
         )
@@ -207,18 +209,17 @@ def one(reply: bytes | list[bytes] | None) -> bytes | None:
     return (reply[0] if reply else None) if isinstance(reply, list) else reply
 
 
-def job_times(values: Sequence[bytes | None]) -> tuple[float | None, float | None, float | None, bool]:
-    """(due, started, ended) in Unix seconds, and whether it was tried before, from the values of the fields JOB.
+def job_times(values: Sequence[bytes | None]) -> tuple[float | None, float | None, float | None, float]:
+    """(due, started, ended) in Unix seconds, and the number of attempts, from the values of the fields JOB.
 
-    All None for a job that was deleted meanwhile.
+    None and 0 for a job that was deleted meanwhile.
     """
     enqueued, options, started, ended, starts, attempts = values
     due = number(enqueued)
     if due is not None:
         due += delay_milliseconds(options)
-    retried = (number(starts) or 0) > 1 or (number(attempts) or 0) > 1
     seconds = [None if each is None else each / 1000 for each in (due, number(started), number(ended))]
-    return seconds[0], seconds[1], seconds[2], retried
+    return seconds[0], seconds[1], seconds[2], max(number(starts) or 0.0, number(attempts) or 0.0)
 
 
 def delay_milliseconds(options: bytes | None) -> float:

@@ -38,9 +38,8 @@ class Server(QueuesAt):
     prefix: str = ""  # global_keyprefix
     priority_steps: Annotated[list[int], Field(min_length=1, max_length=100)] = [0, 3, 6, 9]
     unacked: Key = "unacked"  # unacked_key
-    unacked_index: Key = "unacked_index"  # unacked_index_key
     enqueued_at: Key = "enqueued_at"  # a header that the program adds: Celery keeps no such time
-    consumers: bool = True  # by the workers that listen for remote control
+    consumers: bool = True  # ask for the clients of the server: workers take, and listen for remote control
 
     @property
     def watched(self) -> Sequence[CeleryQueue]:
@@ -78,7 +77,7 @@ def system(server: Server) -> System:
 
 @dataclass(frozen=True)
 class Taken:
-    """What is in the workers' hands. active, delayed: by queue; oldest_age: since the first of all was taken.
+    """What is in the workers' hands. active, delayed: messages by queue.
 
     workers: on this broker, whatever queues they serve; None where that is not asked.
     """
@@ -91,16 +90,27 @@ class Taken:
 def taken(server: Server, now: float) -> Reading[Taken]:
     """What all queues of a broker share."""
     unacked = server.prefix + server.unacked
-    # remote control is a fanout exchange: subscriptions, which end with the worker
-    control = f"{server.prefix}/{server.database}.celery.pidbox"
-    workers = [Command("PUBSUB", "NUMSUB", control)] if server.consumers else []
-    count, pairs, *subscribed = yield [
+    clients = [Command("CLIENT", "LIST", may_fail=True)] if server.consumers else []
+    count, pairs, *listed = yield [
         Command("HLEN", unacked),
         Command("HRANDFIELD", unacked, SAMPLE, "WITHVALUES"),
-        *workers,
+        *clients,
     ]
     active, delayed = shares(pairs[1::2], count, now)
-    return Taken(active, delayed, int(subscribed[0][1]) if subscribed else None)
+    told = listed and not isinstance(listed[0], Exception)
+    return Taken(active, delayed, workers(listed[0], server.database) if told else None)
+
+
+def workers(clients: bytes, database: str) -> int:
+    """How many workers are connected, by `CLIENT LIST`: each has a connection that takes and one that listens.
+
+    Other programs on the same database have one or the other: monitors only listen, plain workers only take.
+    """
+    connections = [dict(part.partition(b"=")[::2] for part in line.split()) for line in clients.splitlines()]
+    here = [each for each in connections if each.get(b"db") == database.encode()]
+    taking = sum(each.get(b"cmd") == b"brpop" for each in here)
+    listening = sum(each.get(b"psub", b"0") != b"0" for each in here)
+    return min(taking, listening)
 
 
 def shares(messages: Sequence[bytes], count: int, now: float) -> tuple[dict[str, int], dict[str, int]]:
@@ -111,7 +121,11 @@ def shares(messages: Sequence[bytes], count: int, now: float) -> tuple[dict[str,
         queue, eta = destination(message)
         (delayed if eta is not None and eta > now else active)[queue] += 1
     scale = max(1.0, count / len(messages)) if messages and len(messages) >= SAMPLE else 1.0
-    return ({queue: round(n * scale) for queue, n in each.items()} for each in (active, delayed))  # type: ignore
+    return scaled(active, scale), scaled(delayed, scale)
+
+
+def scaled(counts: Mapping[str, int], scale: float) -> dict[str, int]:
+    return {queue: round(count * scale) for queue, count in counts.items()}
 
 
 def destination(message: bytes) -> tuple[str, float | None]:

@@ -38,10 +38,8 @@ class Finished:
 
     def commands(self) -> list[Command]:
         """How many have come since, and the newest of them."""
-        if self._last is None:
-            since, most = "-inf", 1
-        else:
-            since, most = repr(self._last), MOST_JOBS + len(self._seen)
+        since = "-inf" if self._last is None else repr(self._last)
+        most = MOST_JOBS + len(self._seen)
         newest = ("ZREVRANGEBYSCORE", self._key, "(+inf", since, "WITHSCORES", "LIMIT", 0, most)
         return [Command("ZCOUNT", self._key, since, "(+inf"), Command(*newest)]
 
@@ -58,5 +56,6 @@ class Finished:
             self._last = 0.0
         if first:
             return []
-        self.counted += max(0, count - sum(scores.get(name) == before for name in seen))
+        whole = len(scores) >= count
+        self.counted += max(0, count - len(seen & scores.keys() if whole else seen))
         return [name for name in scores if name not in seen][:MOST_JOBS]

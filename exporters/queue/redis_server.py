@@ -178,7 +178,8 @@ def together(
 
 def failure(command: Command, error: Exception) -> str:
     """The sentence for a command that failed."""
-    verb, key = (shown(word) for word in command.words[:2])
+    words = [shown(word) for word in command.words]
+    verb, key = (f"{words[0]} {words[1]}", words[2]) if words[0] == "XINFO" else words[:2]
     return f"{verb} of the key '{key}' failed ({error}); check what it holds"
 
 
