@@ -1,0 +1,293 @@
+"""Follows a log from where it was left, whatever is done to the file: each line comes once.
+
+Renamed and made anew (the old one is read to its end first), copied and truncated (what was not read yet is read in
+the copy), rotated several times, or while nobody looked: a place in a log is known again by the bytes before it, in
+whatever file they now are. No clock is asked, but by which of several rotated files were written later.
+"""
+
+import hashlib
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CHUNK = 1 << 20  # bytes read at once, and the longest line that is looked at
+MARK = 256  # bytes at the beginning and before the place by which a file is known again
+LINGER_SECONDS = 5.0  # a server may write on into the old file before it opens the new one
+GONE_SECONDS = 60.0  # a file may be away for a moment while it is rotated
+
+
+class Place(BaseModel):
+    """A place in a log, as it is kept over a restart. mark: of the bytes before it; skipping: inside of a long line."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    device: int
+    inode: int
+    offset: Annotated[int, Field(ge=0)]
+    mark: str
+    skipping: bool = False
+
+
+class _File:
+    """One file that is open, read up to `offset`."""
+
+    def __init__(self, descriptor: int, offset: int = 0, *, skipping: bool = False) -> None:
+        self.descriptor = descriptor
+        self.offset = offset
+        self.mark = mark(descriptor, offset)
+        self.skipping = skipping
+        self.left_at: float | None = None  # time.monotonic() at which another took its place
+        self.done = False  # to its last byte, the partial line at its end included
+
+    @property
+    def state(self) -> os.stat_result:
+        return os.fstat(self.descriptor)
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether what was read is still there."""
+        return mark(self.descriptor, self.offset) == self.mark
+
+    def move_to(self, offset: int) -> None:
+        self.offset = offset
+        self.mark = mark(self.descriptor, offset)
+
+    def place(self) -> Place:
+        return Place.model_construct(
+            device=self.state.st_dev,
+            inode=self.state.st_ino,
+            offset=self.offset,
+            mark=self.mark,
+            skipping=self.skipping,
+        )
+
+
+class Tail:
+    """Reads a log on. `gaps`: how often its place was lost, so that lines may be missing."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.gaps = 0
+        self._files: list[_File] = []  # the last one is the newest; those before it are read to their ends
+        self._started = False
+        self._seen_at = time.monotonic()
+
+    def resume(self, places: Sequence[Place]) -> None:
+        """Go on where that was left. A place that is in no file any more is a gap."""
+        self._started = True
+        candidates = [self.path, *_rotated(self.path)]
+        for number, place in enumerate(places):
+            found = _find(candidates, place)
+            last = number == len(places) - 1
+            if found is None:
+                self.gaps += 1
+            else:
+                self._files.append(found)
+                found.left_at = None if last else time.monotonic()
+
+    def begin_at_end(self) -> None:
+        """Leave out what is in the log already; if there is none yet, all of it is new."""
+        self._started = True
+        try:
+            file = _open(self.path)
+        except FileNotFoundError:
+            return
+        size = file.state.st_size
+        before = os.pread(file.descriptor, CHUNK, max(0, size - CHUNK))
+        line_end = before.rfind(b"\n") + 1
+        file.skipping = line_end == 0 and size >= CHUNK
+        file.move_to(size if file.skipping else size - len(before) + line_end)
+        self._files.append(file)
+
+    def places(self) -> list[Place]:
+        return [file.place() for file in self._files if file is self._files[-1] or file.offset < file.state.st_size]
+
+    @property
+    def behind_bytes(self) -> int:
+        """What is written and not read."""
+        return sum(max(0, file.state.st_size - file.offset) for file in self._files)
+
+    def read(self, until: float, take: Callable[[bytes], None], skipped: Callable[[], None]) -> bool:
+        """Give whole lines to `take`, and call `skipped` for each that is too long; whether all there was is read.
+
+        until: a time.monotonic() after which nothing more is read. Raises OSError where the log is not there.
+        """
+        if not self._started:
+            self.begin_at_end()
+        for _ in range(4):  # it may be truncated while it is read
+            self._notice()
+            done = [self._read(file, until, take, skipped) for file in self._files]
+            if None not in done:
+                break
+        self._files = [file for file in self._files if not (file.done and _closed(file))]
+        return all(done)
+
+    def close(self) -> None:
+        for file in self._files:
+            os.close(file.descriptor)
+        self._files = []
+
+    def _notice(self) -> None:
+        """Open what has become the log since the last time."""
+        now = time.monotonic()
+        for file in list(self._files):
+            if not file.unchanged:
+                self._truncated(file)
+        current = self._files[-1] if self._files else None
+        try:
+            new = _open(self.path)
+        except FileNotFoundError:
+            if current is not None and current.offset < current.state.st_size:
+                self._seen_at = now  # it is written, under whatever name
+            if current is None or now - self._seen_at > GONE_SECONDS:
+                raise FileNotFoundError(
+                    f"{self.path}: no such file; is the path right, and does the server write there?"
+                ) from None
+            return
+        self._seen_at = now
+        if current is None:
+            self._files.append(new)
+        elif os.path.samestat(new.state, current.state):
+            os.close(new.descriptor)
+        elif current.offset and mark(new.descriptor, current.offset) == current.mark:
+            new.move_to(current.offset)  # the same lines in a new file: someone edited it, or put a copy in its place
+            new.skipping = current.skipping
+            current.left_at, current.done = now, True
+            self._files.append(new)
+        else:
+            current.left_at = now
+            self._files += [*self._later(current), new]
+
+    def _truncated(self, file: _File) -> None:
+        """What was read is no more in it: go on in the copy that was made, and then from its beginning."""
+        old = _find(list(_rotated(self.path)), file.place())
+        if old is None:
+            self.gaps += 1
+        else:
+            old.left_at = time.monotonic()
+            place = self._files.index(file)
+            self._files[place:place] = [old, *self._later(old)]
+        file.move_to(0)
+        file.skipping, file.done = False, False
+
+    def _later(self, file: _File) -> list[_File]:
+        """The rotated files that were written after `file`: nobody has read them."""
+        later = []
+        for path in _rotated(self.path):
+            try:
+                other = _open(path)
+            except OSError:
+                continue
+            open_already = any(os.path.samestat(other.state, each.state) for each in [*self._files, file])
+            if not open_already and other.state.st_mtime_ns > file.state.st_mtime_ns:
+                other.left_at = time.monotonic()
+                later.append(other)
+            else:
+                os.close(other.descriptor)
+        return sorted(later, key=lambda each: each.state.st_mtime_ns)
+
+    def _read(
+        self, file: _File, until: float, take: Callable[[bytes], None], skipped: Callable[[], None]
+    ) -> bool | None:
+        """Whether all was read that stood there at the beginning; None where the file was truncated meanwhile."""
+        if file.done:
+            return True
+        whole = file.state.st_size
+        while True:
+            chunk = os.pread(file.descriptor, CHUNK, file.offset)
+            if not file.unchanged:
+                return None
+            end = chunk.rfind(b"\n") + 1
+            if end:
+                block, file.skipping, inside = chunk[:end], False, file.skipping
+                if inside:
+                    skipped()
+                    block = block[block.index(b"\n") + 1 :]
+                if block:
+                    take(block.lstrip(b"\0"))  # a server that does not append leaves a hole where it was truncated
+                file.move_to(file.offset + end)
+            elif len(chunk) == CHUNK:
+                file.skipping = True
+                file.move_to(file.offset + CHUNK)
+            else:
+                self._end(file, chunk, take, skipped)
+                return True
+            if file.offset >= whole and file.left_at is None:
+                return True
+            if time.monotonic() > until:
+                return False
+
+    def _end(self, file: _File, rest: bytes, take: Callable[[bytes], None], skipped: Callable[[], None]) -> None:
+        """At the end of what is written; `rest` is the beginning of a line. If nobody writes on, it is a line."""
+        if file.left_at is None or time.monotonic() < file.left_at + LINGER_SECONDS:
+            return
+        file.done = True
+        if file.skipping:
+            skipped()
+        elif rest:
+            take(rest + b"\n")
+        file.move_to(file.offset + len(rest))
+
+
+def mark(descriptor: int, offset: int) -> str:
+    """By which a place in a file is known again: a digest of the beginning and of the bytes before it."""
+    head = os.pread(descriptor, min(MARK, offset), 0)
+    tail = os.pread(descriptor, min(MARK, offset), max(0, offset - MARK))
+    return hashlib.blake2b(b"%d:%b%b" % (len(head), head, tail), digest_size=12).hexdigest()
+
+
+def _closed(file: _File) -> bool:
+    os.close(file.descriptor)
+    return True
+
+
+def _open(path: Path) -> _File:
+    """Raises OSError, also for what is no file: it cannot be read again, and might never answer."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{path}: is no regular file; have the server write its log to one")
+    return _File(descriptor)
+
+
+def _find(candidates: Sequence[Path], place: Place) -> _File | None:
+    """The file that has the place, opened there; the one it was in first of all."""
+    found: _File | None = None
+    for path in candidates:
+        try:
+            file = _open(path)
+        except OSError:
+            continue
+        same = (file.state.st_dev, file.state.st_ino) == (place.device, place.inode)
+        known = file.state.st_size >= place.offset and mark(file.descriptor, place.offset) == place.mark
+        if known and (same or (place.offset and found is None)):
+            if found is not None:
+                os.close(found.descriptor)
+            found = file
+            found.move_to(place.offset)
+            found.skipping = place.skipping
+            if same:
+                return found
+        else:
+            os.close(file.descriptor)
+    return found
+
+
+def _rotated(path: Path) -> Iterator[Path]:
+    """access.log.1, access.log-20261127, access-20261127.log, access.1.log … beside access.log; nothing compressed."""
+    number = r"[.-]\d[\dT_.:-]*"
+    stem, suffix = re.escape(path.stem), re.escape(path.suffix)
+    pattern = re.compile(rf"{stem}(?:{suffix}{number}|{number}{suffix})")
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return
+    for name in sorted(names):
+        if pattern.fullmatch(name):
+            yield path.parent / name
