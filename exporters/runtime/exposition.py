@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain, repeat
 from typing import Any, Protocol
 
 from prometheus_client import generate_latest
@@ -25,10 +26,11 @@ _TEXT_KINDS = {"info": "gauge", "stateset": "gauge", "gaugehistogram": "histogra
 _TEXT_ENDINGS = {"counter": "_total", "info": "_info"}
 # These have no place in a text family: they are gauges behind it, in this order.
 _APART = ("_created", "_gcount", "_gsum")
-_SPARE = 1000  # lines that may be remembered beyond twice those of the page
+_SPARE = 1000  # families
 
 Stamp = float | Timestamp
-_exponent: Callable[[float], str] = floatToGoString
+_to_go: Callable[[float], str] = floatToGoString
+_NOTHING: tuple[str, Mapping[str, str], str] = ("", {}, "")
 
 
 class Source(Protocol):
@@ -50,14 +52,28 @@ class _UnusualError(Exception):
     """Something that is left to prometheus-client."""
 
 
+class _Before:
+    """What stood before the values of one family on its last page: its head, and each series."""
+
+    __slots__ = ("asked", "head", "series")
+
+    def __init__(self, asked: tuple[str, str, str], head: str) -> None:
+        self.asked = asked  # documentation, type and unit, as in the family
+        self.head = head
+        self.series: list[tuple[str, Mapping[str, str], str]] = []  # name, labels, and both as text
+
+
 class Pages:
-    """Writes pages, and keeps what stood before their values: never more than twice of what the last page had."""
+    """Writes pages, and keeps what stood before the values of the last one: the next has nearly the same series."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._heads: dict[tuple[bool, str, str, str, str], str] = {}
-        self._prefixes: dict[tuple[str, tuple[str, ...]], dict[tuple[str, ...], str]] = {}
-        self.kept = 0  # lines that are remembered
+        self._families: dict[tuple[bool, str], _Before] = {}
+
+    @property
+    def kept(self) -> int:
+        """How many lines are kept."""
+        return sum(len(before.series) + 1 for before in self._families.values())
 
     def page(self, source: Source, accept: str) -> tuple[bytes, str]:
         """The page in the format that the header `accept` asks for, and its content type."""
@@ -73,59 +89,63 @@ class Pages:
     def text(self, metrics: Sequence[Metric], is_openmetrics: bool) -> bytes:
         """`metrics` as OpenMetrics 1.0, or else as text 0.0.4."""
         lines: list[str] = []
-        with self._lock:  # it is all computing: two at once would not be faster, and the memory keeps its limit
+        with self._lock:  # it is all computing: two at once would not be faster
             for metric in metrics:
-                lines.append(self._head(metric, is_openmetrics))
+                before = self._before(metric, is_openmetrics)
+                lines.append(before.head)
                 if is_openmetrics:
-                    self._samples(metric.samples, lines, str)
+                    _write(metric.samples, before, lines, str)
                 else:
-                    self._text_samples(metric, lines)
-            if self.kept > 2 * len(lines) + _SPARE:
-                self._heads.clear()
-                self._prefixes.clear()
-                self.kept = 0
+                    self._text_samples(metric, before, lines)
+            if len(self._families) > 4 * len(metrics) + _SPARE:  # names that are on no page any more
+                self._families.clear()
         if is_openmetrics:
             lines.append("# EOF\n")
         return "".join(lines).encode()
 
-    def _head(self, metric: Metric, is_openmetrics: bool) -> str:
-        key = (is_openmetrics, metric.name, metric.documentation, metric.type, metric.unit)
-        head = self._heads.get(key)
-        if head is None:
+    def _before(self, metric: Metric, is_openmetrics: bool) -> _Before:
+        before = self._families.get((is_openmetrics, metric.name))
+        asked = (metric.documentation, metric.type, metric.unit)
+        if before is None or before.asked != asked:
             make = _openmetrics_head if is_openmetrics else _text_head
-            head = self._heads[key] = make(metric)
-            self.kept += 1
-        return head
+            before = self._families[is_openmetrics, metric.name] = _Before(asked, make(metric))
+        return before
 
-    def _text_samples(self, metric: Metric, lines: list[str]) -> None:
+    def _text_samples(self, metric: Metric, before: _Before, lines: list[str]) -> None:
         names = {sample.name for sample in metric.samples}
         apart = [name for name in (metric.name + ending for ending in _APART) if name in names]
         if not apart:
-            self._samples(metric.samples, lines, _milliseconds)
+            _write(metric.samples, before, lines, _milliseconds)
             return
-        self._samples([sample for sample in metric.samples if sample.name not in apart], lines, _milliseconds)
+        _write([sample for sample in metric.samples if sample.name not in apart], before, lines, _milliseconds)
         for name in apart:
             lines.append(_help_and_type(name, metric.documentation, "gauge"))
-            self._samples([sample for sample in metric.samples if sample.name == name], lines, _milliseconds)
+            alone = [sample for sample in metric.samples if sample.name == name]
+            _write(alone, _Before(("", "", ""), ""), lines, _milliseconds)
 
-    def _samples(self, samples: Iterable[Sample], lines: list[str], stamp: Callable[[Stamp], str]) -> None:
-        """Append a line for each sample. The hot path: what is not here happens once a family or once a process."""
-        last: tuple[str, tuple[str, ...]] | None = None
-        prefixes: dict[tuple[str, ...], str] = {}
-        for name, labels, value, timestamp, exemplar, native in samples:
-            kind = (name, tuple(labels))
-            if kind != last:
-                last, prefixes = kind, self._prefixes.setdefault(kind, {})
-            values = tuple(labels.values())
-            prefix = prefixes.get(values)
-            if prefix is None:
-                prefix = prefixes[values] = _prefix(name, labels)
-                self.kept += 1
-            # from a million on Go writes exponents; NaN and the infinities are in no range
-            number = repr(float(value)) if -1e6 < value < 1e6 else _exponent(value)
-            if exemplar or native:
-                raise _UnusualError
-            lines.append(f"{prefix}{number}\n" if timestamp is None else f"{prefix}{number} {stamp(timestamp)}\n")
+
+def _write(samples: Sequence[Sample], before: _Before, lines: list[str], stamp: Callable[[Stamp], str]) -> None:
+    """Append a line for each sample. The hot path: what is not here happens once a family, or when series change."""
+    is_changed = len(samples) != len(before.series)
+    for (name, labels, value, timestamp, exemplar, native), (known, known_labels, prefix) in zip(
+        samples, chain(before.series, repeat(_NOTHING)), strict=False
+    ):
+        if name != known or labels != known_labels:
+            prefix = _prefix(name, labels)
+            is_changed = True
+        if -1e6 < value < 1e6:
+            number = repr(float(value))
+        elif 1e6 <= value < 1e15:  # Go writes exponents from a million on
+            digits = repr(float(value))
+            point = digits.index(".")
+            number = f"{digits[0]}.{digits[1:point]}{digits[point + 1 :]}".rstrip("0.") + f"e+{point - 1:02d}"
+        else:
+            number = _to_go(value)
+        if exemplar or native:
+            raise _UnusualError
+        lines.append(f"{prefix}{number}\n" if timestamp is None else f"{prefix}{number} {stamp(timestamp)}\n")
+    if is_changed:  # copies: whose labels these are may change them
+        before.series = [(sample.name, dict(sample.labels), _prefix(sample.name, sample.labels)) for sample in samples]
 
 
 @lru_cache(maxsize=32)
