@@ -16,6 +16,7 @@ import bcrypt
 import psutil
 import pytest
 import structlog
+import yaml
 from cryptography import x509
 from prometheus_client import CollectorRegistry
 
@@ -23,7 +24,7 @@ from exporters.runtime import passwords, server
 from exporters.runtime.config import ConfigError
 from exporters.runtime.endpoint import Endpoint
 from exporters.runtime.passwords import Passwords
-from exporters.runtime.web import Web
+from exporters.runtime.web import HEADERS, HttpServerConfig, TlsServerConfig, Web, WebConfig
 from tests.exporters.authority import Authority
 
 
@@ -735,3 +736,23 @@ def test_requests_that_come_in_one_piece_are_all_answered(
             piece = connection.recv(65536)
             assert piece
             answers += piece
+
+
+# The page about it ----------------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[3] / "docs" / "exporters" / "web.md"
+
+
+def test_the_page_names_every_key() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    table = page[page.index("## Every key") : page.index("## While it runs")]
+    keys = [*WebConfig.model_fields, *TlsServerConfig.model_fields, *HttpServerConfig.model_fields, *HEADERS]
+    assert [key for key in keys if f"`{key}`" not in table and f".{key}`" not in table] == []
+
+
+def test_the_page_s_example_is_right() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    text = page[page.index("```yaml\ntls_server_config") + 8 :].partition("```")[0]
+    config = WebConfig.model_validate(yaml.safe_load(text.replace("$2b$10$…", ALICE)))
+    assert config.tls_server_config is not None
+    assert config.basic_auth_users == {"prometheus": ALICE}
