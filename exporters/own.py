@@ -10,25 +10,28 @@ DEMO = Gauge(
     "tidewise_exporter_demo", "1: every value of the exporters on this page is made up. Absent: none is.", (), _SELF
 )
 
+SUCCESS = Gauge(
+    "tidewise_exporter_collector_success",
+    "1: the collector read everything in this scrape. 0: what it could not read is missing.",
+    ("collector",),
+    _SELF,
+)
+DURATION = Gauge(
+    "tidewise_exporter_collector_duration_seconds",
+    "How long the collector took; for one that hangs, how long it has been hanging.",
+    ("collector",),
+    _SELF,
+)
+LAST_SUCCESS = Gauge(
+    "tidewise_exporter_collector_last_success_timestamp_seconds",
+    "Unix time of the collector's last complete read; missing until there is one.",
+    ("collector",),
+    _SELF,
+)
 FAMILIES: tuple[Family, ...] = (
-    Gauge(
-        "tidewise_exporter_collector_success",
-        "1: the collector read everything in this scrape. 0: what it could not read is missing.",
-        ("collector",),
-        _SELF,
-    ),
-    Gauge(
-        "tidewise_exporter_collector_duration_seconds",
-        "How long the collector took; for one that hangs, how long it has been hanging.",
-        ("collector",),
-        _SELF,
-    ),
-    Gauge(
-        "tidewise_exporter_collector_last_success_timestamp_seconds",
-        "Unix time of the collector's last complete read; missing until there is one.",
-        ("collector",),
-        _SELF,
-    ),
+    SUCCESS,
+    DURATION,
+    LAST_SUCCESS,
     REFUSED,
     DEMO,
     Counter(

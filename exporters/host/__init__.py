@@ -8,7 +8,7 @@ from prometheus_client.metrics_core import Metric
 from exporters.collector import CollectFunction, Prompt
 from exporters.families import Family
 from exporters.host import cgroup, devices, filesystems, kernel
-from exporters.host.files import is_readable
+from exporters.host.files import KernelFile, is_readable
 from exporters.runtime.config import Section
 
 FAMILIES: tuple[Family, ...] = (*kernel.FAMILIES, *devices.FAMILIES, *filesystems.FAMILIES, *cgroup.FAMILIES)
@@ -27,18 +27,22 @@ def collectors(config: Config) -> Mapping[str, CollectFunction]:
     proc = config.proc
     # In a container its own mounts and interfaces are the container's; the machine's first process sees all of them.
     own, network = ("self", "net") if config.root == Path("/") else ("1", "1/net")
+    loadavg, diskstats = KernelFile(proc / "loadavg"), KernelFile(proc / "diskstats")
+    meminfo, vmstat = KernelFile(proc / "meminfo"), KernelFile(proc / "vmstat")
+    dev, snmp = KernelFile(proc / network / "dev"), KernelFile(proc / network / "snmp")
+    pressures = {resource: KernelFile(proc / "pressure" / resource) for resource in kernel.RESOURCES}
     files = filesystems.Filesystems(f"{proc}/{own}/mounts", str(config.root))
     prompt: dict[str, CollectFunction] = {
         "cpu": kernel.Processors(proc).collect,
-        "load": lambda _: kernel.load(proc),
-        "memory": lambda _: kernel.memory(proc),
-        "disk": lambda _: devices.disks(f"{proc}/diskstats"),
-        "network": lambda _: devices.networks(f"{proc}/{network}/dev"),
+        "load": lambda _: kernel.load(loadavg),
+        "memory": lambda _: kernel.memory(meminfo, vmstat),
+        "disk": lambda _: devices.disks(diskstats),
+        "network": lambda _: devices.networks(dev),
     }
-    if is_readable(proc / network / "snmp"):
-        prompt["tcp"] = lambda _: kernel.tcp(f"{proc}/{network}/snmp")
-    if is_readable(proc / "pressure" / "cpu"):
-        prompt["pressure"] = lambda _: kernel.pressure(proc)
+    if is_readable(snmp.path):
+        prompt["tcp"] = lambda _: kernel.tcp(snmp)
+    if is_readable(pressures["cpu"].path):
+        prompt["pressure"] = lambda _: kernel.pressure(pressures)
     cgroup_files = cgroup.find_cgroup(proc, config.cgroup)
     if cgroup_files:
         prompt["cgroup"] = lambda _: cgroup.cgroup(cgroup_files)

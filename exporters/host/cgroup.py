@@ -1,5 +1,6 @@
 """The limits of the cgroup that the exporter runs in, version 1 or 2: a container's own."""
 
+import errno
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from prometheus_client.metrics_core import Metric
 
 from exporters.families import Counter, Family, Gauge
-from exporters.host.files import is_readable, read
+from exporters.host.files import KernelFile, is_readable, read
 
 _SOURCE = "the cgroup's files"
 THROTTLED = Counter("host_cgroup_cpu_throttled_seconds", "Time the cgroup was held back by its CPU quota.", (), _SOURCE)
@@ -25,7 +26,7 @@ FAMILIES: tuple[Family, ...] = (THROTTLED, CPU, CPU_LIMIT, USAGE, LIMIT, OOM_KIL
 class CgroupFile:
     """One number of the cgroup: the file, its key where the file has several, how many of its units are a base unit."""
 
-    path: str
+    file: KernelFile
     key: str | None = None
     per_unit: float = 1.0
 
@@ -46,12 +47,12 @@ class CgroupFile:
 class QuotaFile:
     """CPUs' worth of time: what may be used of each period. Version 1 has a file for each of the two."""
 
-    path: str
-    period_path: str | None = None
+    file: KernelFile
+    period: KernelFile | None = None
 
     def value(self, text: str) -> float | None:
         """None: no limit."""
-        words = text.split() + (read(self.period_path).decode().split() if self.period_path else [])
+        words = text.split() + (self.period.read().decode().split() if self.period else [])
         if len(words) < 2 or words[0] == "max" or int(words[0]) <= 0 or int(words[1]) <= 0:
             return None
         return int(words[0]) / int(words[1])
@@ -71,27 +72,29 @@ def find_cgroup(proc: Path, tree: Path) -> Files:
     }
     if (tree / "cgroup.controllers").exists():
         folder = _folder(tree, paths.get("", "/"))
+        cpu_stat = KernelFile(folder / "cpu.stat")
         files: Files = {
-            THROTTLED: CgroupFile(f"{folder}/cpu.stat", "throttled_usec", 1e6),
-            CPU: CgroupFile(f"{folder}/cpu.stat", "usage_usec", 1e6),
-            CPU_LIMIT: QuotaFile(f"{folder}/cpu.max"),
-            USAGE: CgroupFile(f"{folder}/memory.current"),
-            LIMIT: CgroupFile(f"{folder}/memory.max"),
-            OOM_KILLS: CgroupFile(f"{folder}/memory.events", "oom_kill"),
+            THROTTLED: CgroupFile(cpu_stat, "throttled_usec", 1e6),
+            CPU: CgroupFile(cpu_stat, "usage_usec", 1e6),
+            CPU_LIMIT: QuotaFile(KernelFile(folder / "cpu.max")),
+            USAGE: CgroupFile(KernelFile(folder / "memory.current")),
+            LIMIT: CgroupFile(KernelFile(folder / "memory.max")),
+            OOM_KILLS: CgroupFile(KernelFile(folder / "memory.events"), "oom_kill"),
         }
     else:
         cpu = _folder(tree / "cpu", paths.get("cpu", "/"))
         accounting = _folder(tree / "cpuacct", paths.get("cpuacct", "/"))
         memory = _folder(tree / "memory", paths.get("memory", "/"))
+        quota, period = KernelFile(cpu / "cpu.cfs_quota_us"), KernelFile(cpu / "cpu.cfs_period_us")
         files = {
-            THROTTLED: CgroupFile(f"{cpu}/cpu.stat", "throttled_time", 1e9),
-            CPU: CgroupFile(f"{accounting}/cpuacct.usage", None, 1e9),
-            CPU_LIMIT: QuotaFile(f"{cpu}/cpu.cfs_quota_us", f"{cpu}/cpu.cfs_period_us"),
-            USAGE: CgroupFile(f"{memory}/memory.usage_in_bytes"),
-            LIMIT: CgroupFile(f"{memory}/memory.limit_in_bytes"),
-            OOM_KILLS: CgroupFile(f"{memory}/memory.oom_control", "oom_kill"),
+            THROTTLED: CgroupFile(KernelFile(cpu / "cpu.stat"), "throttled_time", 1e9),
+            CPU: CgroupFile(KernelFile(accounting / "cpuacct.usage"), None, 1e9),
+            CPU_LIMIT: QuotaFile(quota, period),
+            USAGE: CgroupFile(KernelFile(memory / "memory.usage_in_bytes")),
+            LIMIT: CgroupFile(KernelFile(memory / "memory.limit_in_bytes")),
+            OOM_KILLS: CgroupFile(KernelFile(memory / "memory.oom_control"), "oom_kill"),
         }
-    return {family: file for family, file in files.items() if is_readable(file.path)}
+    return {family: file for family, file in files.items() if is_readable(file.file.path)}
 
 
 def _folder(tree: Path, path: str) -> Path:
@@ -101,18 +104,20 @@ def _folder(tree: Path, path: str) -> Path:
 
 
 def cgroup(files: Files) -> Iterator[Metric]:
-    texts: dict[str, str] = {}
-    for family, file in files.items():
-        value = _value(file, texts)
+    texts: dict[KernelFile, str] = {}
+    for family, number in files.items():
+        value = _value(number, texts)
         if value is not None:
             yield family.of(value)
 
 
-def _value(file: CgroupFile | QuotaFile, texts: dict[str, str]) -> float | None:
+def _value(number: CgroupFile | QuotaFile, texts: dict[KernelFile, str]) -> float | None:
     """None also where the file is gone: the cgroup was moved or taken apart."""
     try:
-        if file.path not in texts:
-            texts[file.path] = read(file.path).decode("ascii", "replace")
-        return file.value(texts[file.path])
-    except FileNotFoundError:
-        return None
+        if number.file not in texts:
+            texts[number.file] = number.file.read().decode("ascii", "replace")
+        return number.value(texts[number.file])
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV):
+            return None
+        raise

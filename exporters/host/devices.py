@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from prometheus_client.metrics_core import Metric
 
 from exporters.families import Counter, Family
-from exporters.host.files import read
+from exporters.host.files import KernelFile
 from exporters.labels import clean
 
 # Partitions would count their disk twice; memory and loop devices have no disk.
@@ -51,9 +51,8 @@ NETWORK = (
 FAMILIES: tuple[Family, ...] = (*(family for family, *_ in DISK), *(family for family, _ in NETWORK))
 
 
-def disks(path: str) -> Iterator[Metric]:
-    """`path`: of the `diskstats` file."""
-    rows = disk_rows(read(path))
+def disks(diskstats: KernelFile) -> Iterator[Metric]:
+    rows = disk_rows(diskstats.read())
     for known, place, factor in DISK:
         family = known.metric()
         for device, numbers in rows:
@@ -67,9 +66,8 @@ def disk_rows(diskstats: bytes) -> list[tuple[str, list[bytes]]]:
     return sorted((clean(words[2]), words) for words in lines if len(words) > 12 and not NO_DISK.fullmatch(words[2]))
 
 
-def networks(path: str) -> Iterator[Metric]:
-    """`path`: of the network's `dev` file."""
-    rows = network_rows(read(path))
+def networks(dev: KernelFile) -> Iterator[Metric]:
+    rows = network_rows(dev.read())
     for known, place in NETWORK:
         family = known.metric()
         for device, numbers in rows:

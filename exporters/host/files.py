@@ -4,17 +4,40 @@ import os
 from pathlib import Path
 
 
+class KernelFile:
+    """A file that stays open: to look its path up at each scrape takes longer than most of them take to read.
+
+    The kernel writes it anew whenever it is read from its beginning. Not safe for threads.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self._descriptor: int | None = None
+
+    def read(self) -> bytes:
+        """All of it. OSError where it is missing, or the kernel refuses; the next time it is opened again."""
+        if self._descriptor is None:
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.pread(self._descriptor, 65536, 0)
+            while piece := os.pread(self._descriptor, 65536, len(text)):
+                text += piece
+        except OSError:
+            self.close()
+            raise
+        return text
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    __del__ = close
+
+
 def read(path: str | Path) -> bytes:
-    """All of a file. OSError where it is missing, or the kernel refuses."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        first = os.read(descriptor, 65536)
-        pieces = [first]
-        while piece := os.read(descriptor, 65536):
-            pieces.append(piece)
-    finally:
-        os.close(descriptor)
-    return first if len(pieces) == 1 else b"".join(pieces)
+    """All of a file, once."""
+    return KernelFile(path).read()
 
 
 def is_readable(path: str | Path) -> bool:

@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric
 
 from exporters.collector import PartialReadError
 from exporters.families import Family, Gauge
-from exporters.host.files import read
+from exporters.host.files import KernelFile
 from exporters.labels import clean
 from exporters.lanes import LANES
 
@@ -70,7 +70,7 @@ class Filesystems:
     """
 
     def __init__(self, table: str, root: str, statvfs: Callable[[str], os.statvfs_result] = os.statvfs) -> None:
-        self._table = table
+        self._table = KernelFile(table)
         self._root = root.rstrip("/")
         self._statvfs = statvfs
         self._stuck: dict[str, _Walk] = {}
@@ -93,7 +93,7 @@ class Filesystems:
 
     def _mounts(self) -> list[_Known]:
         """Those worth measuring. The table seldom changes."""
-        table = read(self._table)
+        table = self._table.read()
         if table != self._last[0]:
             mounts = storage_mounts(table)
             afar = [mount.mountpoint for mount in mounts if not LOCAL.fullmatch(mount.kind)]

@@ -8,7 +8,7 @@ from pathlib import Path
 from prometheus_client.metrics_core import Metric
 
 from exporters.families import Counter, Family, Gauge
-from exporters.host.files import number, read
+from exporters.host.files import KernelFile, number
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -89,11 +89,11 @@ class Processors:
     BACK_SECONDS = 3.0  # more is a processor that was taken out and came back
 
     def __init__(self, proc: Path) -> None:
-        self._path = f"{proc}/stat"
+        self._stat = KernelFile(proc / "stat")
         self._highest: dict[tuple[str, str], float] = {}
 
     def collect(self, deadline: float) -> Iterator[Metric]:
-        stat = read(self._path)
+        stat = self._stat.read()
         times = self._rising(cpu_times(stat))
         family = CPU.metric()
         for labels, seconds in times.items():
@@ -132,16 +132,16 @@ def cpu_times(stat: bytes) -> dict[tuple[str, str], float]:
     return times
 
 
-def load(proc: Path) -> Iterator[Metric]:
-    for family, average in zip(LOADS, read(f"{proc}/loadavg").split(), strict=False):
+def load(loadavg: KernelFile) -> Iterator[Metric]:
+    for family, average in zip(LOADS, loadavg.read().split(), strict=False):
         yield family.of(float(average))
 
 
-def pressure(proc: Path) -> Iterator[Metric]:
-    """Pressure stall information."""
-    for resource, known in PRESSURES.items():
-        family = known.metric()
-        for kind, seconds in stalled(read(f"{proc}/pressure/{resource}")).items():
+def pressure(files: Mapping[str, KernelFile]) -> Iterator[Metric]:
+    """Pressure stall information, from the file of each resource."""
+    for resource, file in files.items():
+        family = PRESSURES[resource].metric()
+        for kind, seconds in stalled(file.read()).items():
             family.add_metric((kind,), seconds)
         yield family
 
@@ -153,8 +153,8 @@ def stalled(text: bytes) -> dict[str, float]:
     }
 
 
-def memory(proc: Path) -> Iterator[Metric]:
-    text = read(f"{proc}/meminfo")
+def memory(meminfo: KernelFile, vmstat: KernelFile) -> Iterator[Metric]:
+    text = meminfo.read()
     for part, (name, _) in _MEMORY_PARTS.items():
         if (kibibytes := number(text, name)) is not None:
             if part == "cached":  # what the kernel's structures can give back counts as such, as in `free`
@@ -163,15 +163,14 @@ def memory(proc: Path) -> Iterator[Metric]:
     for family, name in ((SWAP_TOTAL, b"SwapTotal:"), (SWAP_FREE, b"SwapFree:")):
         if (kibibytes := number(text, name)) is not None:
             yield family.of(1024 * kibibytes)
-    text = read(f"{proc}/vmstat")
+    text = vmstat.read()
     for counter, (name, factor) in _VM_COUNTS.items():
         if (count := number(text, name)) is not None:
             yield counter.of(count * factor)
 
 
-def tcp(path: str) -> Iterator[Metric]:
-    """`path`: of the network's `snmp` file."""
-    counts = protocol_counts(read(path), "Tcp")
+def tcp(snmp: KernelFile) -> Iterator[Metric]:
+    counts = protocol_counts(snmp.read(), "Tcp")
     if "CurrEstab" in counts:
         yield TCP_ESTABLISHED.of(counts["CurrEstab"])
     if "RetransSegs" in counts:

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from exporters import host
 from exporters.collector import CollectFunction, PartialReadError
 from exporters.host import cgroup, devices, filesystems, kernel
-from exporters.host.files import number, read
+from exporters.host.files import KernelFile, number, read
 from exporters.host.filesystems import PATIENCE_SECONDS, Filesystems
 
 MACHINE = Path(__file__).parent / "machine"
@@ -111,6 +111,8 @@ def test_a_cgroup_that_is_taken_apart_loses_its_series_and_nothing_else_does(tmp
     (tree / "box" / "cpu.max").write_text("max 100000\n")
     assert ("host_cgroup_memory_limit_bytes",) not in series(iter(cgroup.cgroup(files)))
     assert ("host_cgroup_cpu_limit",) not in series(iter(cgroup.cgroup(files)))
+    for number_of in files.values():
+        number_of.file.close()  # an open file of a cgroup that is gone says ENODEV, an ordinary one stays readable
     shutil.rmtree(tree / "box")
     assert list(cgroup.cgroup(files)) == []
 
@@ -154,15 +156,15 @@ def test_a_processor_s_idle_time_that_steps_back_a_little_stands_still(tmp_path:
 def test_a_device_that_vanishes_takes_its_series_with_it(tmp_path: Path) -> None:
     table = tmp_path / "diskstats"
     table.write_bytes((MACHINE / "proc" / "diskstats").read_bytes())
-    assert {key[1] for key in series(devices.disks(str(table)))} == {"nvme0n1", "sda"}
+    assert {key[1] for key in series(devices.disks(KernelFile(table)))} == {"nvme0n1", "sda"}
     table.write_text("   8       0 sda 1000 0 2000 300 400 0 800 90 0 1250 390\n   9 0 cut off\n")
-    assert {key[1] for key in series(devices.disks(str(table)))} == {"sda"}
+    assert {key[1] for key in series(devices.disks(KernelFile(table)))} == {"sda"}
 
 
 def test_names_that_are_no_utf_8_are_written_visibly(tmp_path: Path) -> None:
     table = tmp_path / "dev"
     table.write_bytes(b"a\nb\n caf\xe9: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0\neth0:1: 2" + b" 0" * 15 + b"\n")
-    assert {key[1] for key in series(devices.networks(str(table)))} == {"caf\\xe9", "eth0:1"}
+    assert {key[1] for key in series(devices.networks(KernelFile(table)))} == {"caf\\xe9", "eth0:1"}
 
 
 @settings(max_examples=100, deadline=None)
@@ -176,7 +178,7 @@ def test_whatever_the_kernel_s_files_hold_reading_them_is_no_worse_than_a_failed
         filesystems.storage_mounts,
         lambda text: number(text, b"btime "),
         lambda text: kernel.protocol_counts(text, "Tcp"),
-        lambda text: cgroup.CgroupFile("", "oom_kill").value(text.decode("ascii", "replace")),
+        lambda text: cgroup.CgroupFile(KernelFile(""), "oom_kill").value(text.decode("ascii", "replace")),
     ):
         with contextlib.suppress(ValueError):
             parse(text)
@@ -194,6 +196,25 @@ def test_long_files_are_read_to_the_end(tmp_path: Path) -> None:
     assert len(read(tmp_path / "long")) == 200_000
     with pytest.raises(FileNotFoundError):
         read(tmp_path / "none")
+
+
+def test_a_file_stays_open_until_it_cannot_be_read_and_is_then_opened_again(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    path = tmp_path / "file"
+    path.write_text("first")
+    file = KernelFile(path)
+    assert file.read() == b"first"
+    path.write_text("2nd")
+    assert [file.read() for _ in range(100)] == [b"2nd"] * 100
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+    file.close()
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        file.read()
+    path.write_text("again")
+    assert file.read() == b"again"
+    del file
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_hung_mount_costs_a_moment_once_and_is_asked_again_when_it_is_back() -> None:
