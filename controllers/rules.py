@@ -235,7 +235,10 @@ def queue_rules(match: Match) -> dict[str, str]:
         "queue:completions:rate5m": pace("queue_completed_total", "5m"),
         "queue:failures:ratio_rate5m": (f"round({total(failed)} / ({total(failed)} + {total(done)} > 0), 1 / 4096)"),
         "queue:process_seconds:mean5m": f"{total(busy)} / ({total(jobs)} > 0)",
-        "queue:data_age_seconds:max": f"min by (system, queue) ({_age(match('queue_messages'))})",
+        "queue:data_age_seconds:max": (
+            f"min by (system, queue) (time() - {match('queue_read_timestamp_seconds')}) "
+            f"or min by (system, queue) ({_age(match('queue_messages'))})"
+        ),
     }
 
 

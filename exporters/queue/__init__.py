@@ -24,6 +24,7 @@ SYSTEMS: dict[str, str] = {
     "rq": "exporters.queue.rq",
     "postgresql": "exporters.queue.postgresql",
     "rabbitmq": "exporters.queue.rabbitmq",
+    "sqs": "exporters.queue.sqs",
 }
 
 _fields: dict[str, Any] = {system: (import_module(path).Servers, []) for system, path in SYSTEMS.items()}

@@ -27,6 +27,7 @@ class Shown:
     consumers: int | None = 4
     counted: bool = True
     timed: bool = True
+    cached: bool = False
 
 
 SHOWN = (
@@ -38,7 +39,9 @@ SHOWN = (
     Shown("rq", "demo-thumbnails", 1, ready=3, active=2, seconds=2, consumers=2, counted=False),
     Shown("rabbitmq", "demo-orders", 10, ready=15, active=5, seconds=0.5, consumers=6, timed=False),
     Shown("postgresql", "demo-invoices", 0.2, ready=1, active=1, seconds=3, consumers=None),
-    Shown("sqs", "demo-uploads", 4, ready=25, active=6, seconds=1, consumers=None, counted=False, timed=False),
+    Shown(
+        "sqs", "demo-uploads", 4, ready=25, active=6, seconds=1, consumers=None, counted=False, timed=False, cached=True
+    ),
 )
 
 
@@ -64,6 +67,7 @@ def state(shown: Shown, at: float) -> QueueState:
         counters,
         spread(shown.ready / shown.per_second, done) if shown.timed else None,
         spread(shown.seconds, done) if shown.timed else None,
+        at // 30 * 30 if shown.cached else None,
     )
 
 

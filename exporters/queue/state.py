@@ -45,8 +45,14 @@ PROCESS = Histogram(
     _QUEUE,
     "the times that the system keeps of finished messages",
 )
+READ_AT = Gauge(
+    "queue_read_timestamp_seconds",
+    "When the server was last asked, where that is not at each scrape.",
+    _QUEUE,
+    "the exporter itself",
+)
 FAMILIES: tuple[Family, ...] = (
-    CONFIGURED, MESSAGES, OLDEST, CONSUMERS, ENQUEUED, COMPLETED, FAILED, WAIT, PROCESS,
+    CONFIGURED, MESSAGES, OLDEST, CONSUMERS, ENQUEUED, COMPLETED, FAILED, WAIT, PROCESS, READ_AT,
 )  # fmt: skip
 
 
@@ -58,6 +64,7 @@ class QueueState:
     oldest_age: seconds by state; a state is left out where the system does not tell.
     counters: `enqueued`, `completed`, `failed`; only real counts, never estimates. `process_seconds`: a sum over the
         completed ones where no histogram can be had.
+    read_at: Unix seconds, where it is older than the scrape.
     """
 
     messages: Mapping[str, int]
@@ -66,6 +73,7 @@ class QueueState:
     counters: Mapping[str, float] = field(default_factory=dict)
     wait: Observations | None = None
     process: Observations | None = None
+    read_at: float | None = None
 
 
 def queue_metrics(system: str, states: Mapping[str, QueueState]) -> Iterator[Metric]:
@@ -73,7 +81,7 @@ def queue_metrics(system: str, states: Mapping[str, QueueState]) -> Iterator[Met
     configured, messages, oldest, consumers = (family.metric() for family in (CONFIGURED, MESSAGES, OLDEST, CONSUMERS))
     counted = {role: family.metric() for role, family in
                (("enqueued", ENQUEUED), ("completed", COMPLETED), ("failed", FAILED))}  # fmt: skip
-    wait, process = WAIT.metric(), PROCESS.metric()
+    wait, process, read_at = WAIT.metric(), PROCESS.metric(), READ_AT.metric()
     for name, state in states.items():
         identity = [system, name]
         configured.add_metric(identity, 1)
@@ -93,5 +101,7 @@ def queue_metrics(system: str, states: Mapping[str, QueueState]) -> Iterator[Met
         elif "process_seconds" in state.counters:
             whole = [("+Inf", state.counters["completed"])]  # a sum tells of no distribution
             process.add_metric(identity, whole, state.counters["process_seconds"])
-    families = (configured, messages, oldest, consumers, *counted.values(), wait, process)
+        if state.read_at is not None:
+            read_at.add_metric(identity, state.read_at)
+    families = (configured, messages, oldest, consumers, *counted.values(), wait, process, read_at)
     yield from (family for family in families if family.samples)
