@@ -11,6 +11,7 @@ from grafana.panels import (
     ORANGE,
     RATIO,
     RED,
+    SECONDS,
     YELLOW,
     Column,
     Panel,
@@ -40,6 +41,7 @@ def dashboard() -> models.Dashboard:
             ("This month", _month()),
             ("How it goes", _course()),
             ("On what", _spend()),
+            ("Costs as exporters see them", _costs()),
             ("Permits and the ledger", _ledger()),
         ],
         variables=[
@@ -179,6 +181,86 @@ def _spend() -> list[Panel]:
             stacked=True,
         ),
     ]
+
+
+def _costs() -> list[Panel]:
+    """Sources overlap, so nothing here adds them up."""
+    by_workflow = 'topk(12, sum by (source, currency, workflow) (cost_spend{workflow!=""}))'
+    by_model = "topk(12, sum by (source, basis, currency, provider, service, model) (cost_spend))"
+    return [
+        rows(
+            "Sources",
+            "Month to date of each source. The same money may be in two, the ledger and the bill: they are not added up. "
+            "Prices: how old the newest one is. Asking: what asking AWS for its bill has cost.",
+            [
+                Column("Source", label="source"),
+                Column("Basis", label="basis"),
+                Column("Currency", label="currency"),
+                Column("Spent", MONEY, "cost:spent:sum"),
+                Column("Month began, ago", SECONDS, _beside_spend("time() - ", "cost_period_start_timestamp_seconds")),
+                Column("Prices, age", SECONDS, _beside_spend("time() - ", "cost_price_table_timestamp_seconds")),
+                Column("Bill, age", SECONDS, _beside_spend("time() - ", "cost_asked_timestamp_seconds")),
+                Column("Asking", MONEY, "sum by (source, currency) (cost_asking_spend)"),
+            ],
+            key="source",
+            height=6,
+        ),
+        bars(
+            "By provider and model",
+            "Month to date, of each source in its currency.",
+            MONEY,
+            by_model,
+            "{{source}} {{provider}} {{service}} {{model}} {{currency}}",
+            limits=((None, BLUE),),
+            span=8,
+        ),
+        bars(
+            "By workflow",
+            "Month to date, of each source in its currency.",
+            MONEY,
+            by_workflow,
+            "{{source}} {{workflow}} {{currency}}",
+            limits=((None, BLUE),),
+            span=8,
+        ),
+        lines(
+            "A workload's hour",
+            "Money an hour, over the last one: what the ledger or usage events say, and declared instances.",
+            MONEY,
+            query("3600 * workload:cost:rate1h", "{{workload}} {{currency}}"),
+            span=8,
+        ),
+        lines(
+            "Units used",
+            "Tokens, seconds, pages and what else is reported, since the month began.",
+            COUNT,
+            query("sum by (source, unit) (cost_units)", "{{source}} {{unit}}"),
+            span=8,
+        ),
+        lines(
+            "Instances",
+            "The hourly price of those that run.",
+            MONEY,
+            query(
+                "sum by (name, workload, currency) (cost_instance_price_per_hour)", "{{name}} {{workload}} {{currency}}"
+            ),
+            stacked=True,
+            steps=True,
+            span=8,
+        ),
+        lines(
+            "Usage events",
+            "Lines read, a minute. Refused: no event, or one without a time. Repeated: counted before.",
+            "suffix: /min",
+            query(f"60 * sum by (result) (rate(cost_usage_lines_total{RATE}))", "{{result}}"),
+            span=8,
+        ),
+    ]
+
+
+def _beside_spend(before: str, name: str) -> str:
+    """A series by source, with the labels of what was spent, so that it stands in the same row of a table."""
+    return f"{before}max by (source) ({name}) * on (source) group_right () (cost:spent:sum * 0 + 1)"
 
 
 def _ledger() -> list[Panel]:

@@ -14,9 +14,9 @@ _KRW_PER_HOUR = ((Scope("demo-google", "demo-ocr", "demo-flash", "demo-captions"
 
 
 def demo(at: float) -> Iterator[Metric]:
-    """Plausible values at a Unix time. Spend falls where a month begins, as it does in life."""
-    start = month_start(at, ZoneInfo("UTC"))
-    hours = (at - start) / 3600 + 0.1
+    """Plausible values at a Unix time. Spend falls where a month begins, and not at the same moment for each source."""
+    start, elsewhere = month_start(at, ZoneInfo("Asia/Seoul")), month_start(at, ZoneInfo("UTC"))
+    hours, other_hours = (at - start) / 3600 + 0.1, (at - elsewhere) / 3600 + 0.1
     lines = [
         Line(scope, "KRW", int(per_hour * hours * MICRO),
              {"input_tokens": int(40_000 * hours), "output_tokens": int(6_000 * hours)})
@@ -27,9 +27,14 @@ def demo(at: float) -> Iterator[Metric]:
     metrics = (
         *month_metrics(Month("demo-ledger", "estimated", start, lines, start - 20 * 86_400), 10),
         *month_metrics(
-            Month("demo-instances", "estimated", start, [Line(instance, "KRW", int(12 * hours * MICRO))], start), 10
+            Month(
+                "demo-instances", "estimated", elsewhere, [Line(instance, "KRW", int(12 * other_hours * MICRO))], start
+            ),
+            10,
         ),
-        *month_metrics(Month("demo-aws", "billed", start, [Line(bill, "USD", int(0.011 * hours * MICRO))]), 10),
+        *month_metrics(
+            Month("demo-aws", "billed", elsewhere, [Line(bill, "USD", int(0.011 * other_hours * MICRO))]), 10
+        ),
     )
     families: dict[str, Metric] = {}
     for metric in metrics:  # a name stands once on a page
@@ -42,5 +47,5 @@ def demo(at: float) -> Iterator[Metric]:
     for result, a_second in (("counted", 0.3), ("repeated", 0.01), ("other_month", 0.0), ("refused", 0.001)):
         lines_read.add_metric([result], int(a_second * max(0.0, at - 1.7e9)))
     asked.add_metric(["demo-aws"], at - at % 86_400)
-    asking.add_metric(["demo-aws", "USD"], 0.01 * int((at - start) // 86_400 + 1))
+    asking.add_metric(["demo-aws", "USD"], 0.01 * int((at - elsewhere) // 86_400 + 1))
     yield from (*families.values(), price, lines_read, asked, asking)
