@@ -35,6 +35,11 @@ MACHINES = (
     ("$1: waits for disks", 'node:pressure_stalled:ratio_rate5m{resource="io", kind="full"} / 0.2'),
     ("$1: fullest file system", "0.05 / min by (instance) (node_mountpoint:filesystem_avail:ratio > 0)"),
 )
+GPUS = (
+    ("GPU $1: busy", "gpu:utilization:avg5m / 0.95"),
+    ("GPU $1: memory", "gpu:memory_used:ratio / 0.95"),
+    ("GPU $1: slowed down", "gpu:throttled:max5m"),
+)
 MONEY = (("budget $1: spent", "budget:spent:ratio"), ("budget $1: month-end", "budget:projected:ratio"))
 LEVELS = {
     "0": ("below a quarter", "#2f6f3a"),
@@ -67,7 +72,7 @@ def dashboard() -> models.Dashboard:
 def _pressures() -> str:
     """Every resource's value over its threshold, with the label `resource`."""
     parts = []
-    for found, label in ((WORK, "workload"), (MACHINES, "instance"), (MONEY, "budget")):
+    for found, label in ((WORK, "workload"), (MACHINES, "instance"), (GPUS, "uuid"), (MONEY, "budget")):
         parts += [f'label_replace(({expr}), "resource", "{name}", "{label}", "(.*)")' for name, expr in found]
     return f"max by (resource) ({' or '.join(parts)})"
 

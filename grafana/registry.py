@@ -12,6 +12,7 @@ from grafana import (
     bottlenecks,
     budget,
     forecast,
+    gpu,
     health,
     hosts,
     overview,
@@ -20,16 +21,19 @@ from grafana import (
     recovery,
     runbooks,
     scaling,
+    workflows,
 )
 
 DASHBOARDS: dict[str, Callable[[], Dashboard]] = {
     "overview": overview.dashboard,
     "hosts": hosts.dashboard,
+    "gpu": gpu.dashboard,
     "queues": queues.dashboard,
     "forecast": forecast.dashboard,
     "scaling": scaling.dashboard,
     "budget": budget.dashboard,
     "recovery": recovery.dashboard,
+    "workflows": workflows.dashboard,
     "bottlenecks": bottlenecks.dashboard,
     "patterns": patterns.dashboard,
     "health": health.dashboard,

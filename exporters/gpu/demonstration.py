@@ -53,6 +53,7 @@ from exporters.gpu.families import (
 from exporters.gpu.samples import Reading, Sample, card_metrics, driver_metrics
 
 GIB = 2**30
+SINCE = 1.75e9  # when these cards began to count
 
 
 def demo(at: float) -> Iterator[Metric]:
@@ -69,8 +70,8 @@ def demo(at: float) -> Iterator[Metric]:
     for uuid in ("demo-gpu-0", "demo-gpu-1", "demo-gpu-2"):
         for xid in CRITICAL_XIDS:
             counts.add_metric((uuid, str(xid)), 1 if (uuid, xid) == ("demo-gpu-2", 79) else 0)
-    counts.add_metric(("demo-gpu-0", "31"), int(at % 1e7 / 7200))
-    last.add_metric(("demo-gpu-0", "31"), at - at % 7200)
+    counts.add_metric(("demo-gpu-0", "31"), int((at - SINCE) / 600))
+    last.add_metric(("demo-gpu-0", "31"), at - (at - SINCE) % 600)
     last.add_metric(("demo-gpu-2", "79"), at - at % 86400)
     yield from (counts, last)
 
@@ -95,7 +96,7 @@ def _card(at: float, place: int, busy: float) -> Iterator[Sample]:
     yield MEMORY_RESERVED, (), reserved
     yield POWER, (), 80 + 600 * load
     yield POWER_LIMIT, (), 700
-    yield ENERGY, (), 80 * (at % 1e7)
+    yield ENERGY, (), 300 * (at - SINCE)
     yield TEMPERATURE, ("gpu",), 35 + 45 * load
     yield TEMPERATURE, ("memory",), 40 + 45 * load
     yield TEMPERATURE_LIMIT, ("slowdown",), 87
@@ -103,10 +104,10 @@ def _card(at: float, place: int, busy: float) -> Iterator[Sample]:
     for domain, hertz in (("graphics", 1.98e9), ("sm", 1.98e9), ("memory", 2.619e9), ("video", 1.545e9)):
         yield CLOCK, (domain,), hertz
     for reason in THROTTLE_REASONS.values():
-        yield THROTTLE, (reason,), 1 if reason == "sw_power_cap" and load > 0.85 else 0
+        yield THROTTLE, (reason,), 1 if (reason, True) in (("sw_power_cap", load > 0.8), ("idle", load < 0.05)) else 0
     for kind in ("corrected", "uncorrected"):
         for scope in ("volatile", "aggregate"):
-            yield ECC_ERRORS, (kind, scope), int(at % 1e7 / 3600) if kind == "corrected" else 0
+            yield ECC_ERRORS, (kind, scope), int((at - SINCE) / 86400) if kind == "corrected" else 0
     yield REMAPPED_ROWS, ("corrected",), 1
     yield REMAPPED_ROWS, ("uncorrected",), 0
     yield ROW_REMAP_PENDING, (), 0
@@ -115,7 +116,7 @@ def _card(at: float, place: int, busy: float) -> Iterator[Sample]:
     yield PCIE_RX, (), 6e9 * load
     yield PCIE_GENERATION, (), 5
     yield PCIE_WIDTH, (), 16
-    yield PCIE_REPLAYS, (), int(at % 1e7 / 600)
+    yield PCIE_REPLAYS, (), int((at - SINCE) / 600)
     yield PROCESSES, (), 2
 
 
@@ -131,9 +132,9 @@ def _links(at: float) -> Iterator[Sample]:
     for link in range(4):
         yield NVLINK_UP, (str(link),), 1
     for kind in ("crc_flit", "crc_data", "replay", "recovery"):
-        yield NVLINK_ERRORS, (kind,), int(at % 1e7 / 3600) if kind == "replay" else 0
-    yield NVLINK_TX, (), 4e8 * (at % 1e7)
-    yield NVLINK_RX, (), 3e8 * (at % 1e7)
+        yield NVLINK_ERRORS, (kind,), int((at - SINCE) / 86400) if kind == "replay" else 0
+    yield NVLINK_TX, (), 4e8 * (at - SINCE)
+    yield NVLINK_RX, (), 3e8 * (at - SINCE)
 
 
 def _mig(at: float) -> Iterator[Sample]:
