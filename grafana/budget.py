@@ -190,7 +190,7 @@ def _costs() -> list[Panel]:
     return [
         rows(
             "Sources",
-            "Month to date of each source. The same money may be in two, the ledger and the bill: they are not added up. "
+            "Month to date of each source. The same money may be in two (ledger and bill): they are not added up. "
             "Prices: how old the newest one is. Asking: what asking AWS for its bill has cost.",
             [
                 Column("Source", label="source"),
@@ -200,7 +200,7 @@ def _costs() -> list[Panel]:
                 Column("Month began, ago", SECONDS, _beside_spend("time() - ", "cost_period_start_timestamp_seconds")),
                 Column("Prices, age", SECONDS, _beside_spend("time() - ", "cost_price_table_timestamp_seconds")),
                 Column("Bill, age", SECONDS, _beside_spend("time() - ", "cost_asked_timestamp_seconds")),
-                Column("Asking", MONEY, "sum by (source, currency) (cost_asking_spend)"),
+                Column("Asking", MONEY, _beside_spend("", "cost_asking_spend")),
             ],
             key="source",
             height=6,

@@ -142,7 +142,6 @@ def _wrong() -> list[Panel]:
 
 def _runs() -> list[Panel]:
     ended = f"rate(workflow_executions_total{RATE})"
-    durations = f"sum by (system, workflow_id, le) (rate(workflow_duration_seconds_bucket{RATE}))"
     return [
         lines(
             "Executions",
@@ -164,9 +163,9 @@ def _runs() -> list[Panel]:
         ),
         lines(
             "How long executions take",
-            "The time within which 95 of 100 ended, waiting included.",
+            "The time within which 95 of 100 ended in the last hour, waiting included. A gap: none ended.",
             SECONDS,
-            query(_of(f"histogram_quantile(0.95, {durations})"), "{{name}}"),
+            query(_of("workflow:duration_seconds:p95_1h"), "{{name}}"),
             span=8,
         ),
         lines(
