@@ -130,8 +130,8 @@ QUESTIONS = (
 )
 # Each takes the driver 20 ms; asked only where the card does not measure it by itself.
 PCIE_QUESTIONS = (
-    _ask("nvmlDeviceGetPcieThroughput", 0, tell=lambda kib: [(PCIE_TX, (), kib * 1024)]),
-    _ask("nvmlDeviceGetPcieThroughput", 1, tell=lambda kib: [(PCIE_RX, (), kib * 1024)]),
+    _ask("nvmlDeviceGetPcieThroughput", 0, tell=lambda kilobytes: [(PCIE_TX, (), kilobytes * 1000)]),
+    _ask("nvmlDeviceGetPcieThroughput", 1, tell=lambda kilobytes: [(PCIE_RX, (), kilobytes * 1000)]),
 )
 FIXED_QUESTIONS = (
     _ask("nvmlDeviceGetTemperatureThreshold", 0, tell=lambda celsius: [(TEMPERATURE_LIMIT, ("shutdown",), celsius)]),

@@ -37,10 +37,9 @@ class State:
             self._lines[key] = f" {value}"
         self._write()
 
-    def only(self, *beginnings: str) -> None:
-        """Take out every line that begins otherwise."""
-        self._lines = {key: value for key, value in self._lines.items() if key.startswith(beginnings)}
-        self._write()
+    def __getitem__(self, key: str) -> str | None:
+        value = self._lines.get(key)
+        return None if value is None else value.removeprefix(" ")
 
     def calls(self) -> list[str]:
         """Made since the last time this was asked."""

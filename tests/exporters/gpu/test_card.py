@@ -105,15 +105,13 @@ def test_counters_do_not_fall(two_scrapes: tuple[Samples, Samples]) -> None:
 
 
 def test_activity_is_there_from_the_second_scrape_on_where_the_card_measures_it(
-    two_scrapes: tuple[Samples, Samples],
+    nvml: str, two_scrapes: tuple[Samples, Samples]
 ) -> None:
     first, second = two_scrapes
     assert "gpu_sm_active_ratio" not in first
-    capability = {
-        labels["uuid"]: float(labels["compute_capability"] or 0)
-        for labels, _ in second["gpu_info"]
-    }  # fmt: skip
-    assert set(values(second, "gpu_sm_active_ratio")) == {uuid for uuid, version in capability.items() if version >= 9}
+    able = {labels["uuid"] for labels, _ in second["gpu_info"] if float(labels["compute_capability"] or 0) >= 9}
+    measured = set(values(second, "gpu_sm_active_ratio"))
+    assert measured == able if nvml == "shim" else measured <= able
 
 
 def test_a_scrape_of_a_real_card_takes_less_than_a_second(nvml: str) -> None:

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pynvml
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from exporters.collector import CollectFunction, Collectors, PartialReadError
 from exporters.gpu import card
 from exporters.gpu.fleet import Fleet
-from tests.exporters.gpu.conftest import HERE, FleetFactory, State, until
+from tests.exporters.gpu.conftest import HERE, TWO_CARDS, FleetFactory, State, until
 
 Page = Callable[[Mapping[str, CollectFunction]], str]
 A, B = "GPU-aaaaaaaa-0000-0000-0000-000000000000", "GPU-bbbbbbbb-0000-0000-0000-000000000000"
@@ -357,6 +359,35 @@ def test_a_card_that_answers_nothing_but_errors_is_down(cards: State, make_fleet
     assert reasons(found) == [down(B, "error")]
     assert of(B, found) == {}
     assert problem is not None
+
+
+FUNCTIONS = sorted({line.split(":")[0] for line in TWO_CARDS.read_text().splitlines() if line.startswith("gpu0.nvml")})
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(function=st.sampled_from([*FUNCTIONS, "gpu0", "gpu0.mig2"]), code=st.sampled_from([*range(1, 31), 999, 12345]))
+def test_whatever_fails_and_however_the_page_is_there_and_the_other_card_is_right(
+    cards: State, make_fleet: FleetFactory, function: str, code: int
+) -> None:
+    fleet = make_fleet()
+    before, _ = scrape(fleet)
+    line = cards[function]
+    cards[function] = f"error {code}"
+    try:
+        for _ in range(2):
+            found, _ = scrape(fleet)
+            if found["gpu_driver_up"]:
+                assert of(B, found) == of(B, before)
+                assert bool(of(A, found)) == bool(found[f'gpu_up{{uuid="{A}"}}'])
+            else:
+                assert of(B, found) == {}
+    finally:
+        cards[function] = line
+    for _ in range(2):
+        found, problem = scrape(fleet)
+    assert problem is None
+    assert found["gpu_driver_up"] == found[f'gpu_up{{uuid="{A}"}}'] == 1
+    fleet.close()
 
 
 def test_a_name_that_is_no_text_harms_nothing(cards: State, make_fleet: FleetFactory, page: Page) -> None:

@@ -1,15 +1,17 @@
 """Who has memory of a card: process and pod from /proc and the kubelet's folder."""
 
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.gpu import Config, collectors
+from exporters.gpu import Config, collectors, fleet
 from exporters.gpu.processes import Owner, pod_uid, pods_by_uid, process_samples, read_owners
 from exporters.labels import Cap
 from exporters.runtime.config import ConfigError
+from tests.exporters.gpu.conftest import State
 
 UID = "0f2b7a44-7f3a-4a7e-9f9c-3d6a2d4b1c11"
 CONTAINER = "c" * 64
@@ -81,6 +83,22 @@ def test_only_so_many_processes_have_a_series_and_the_others_are_summed_and_coun
     assert [(labels[0], value) for _, labels, value in samples] == [("6", 300), ("7", 200), ("other", 13)]
     assert cap.refused == 3
     assert all(len(text) <= 200 and text.encode() for text in samples[1][1])
+
+
+def test_the_page_has_the_processes_of_each_card_where_that_is_switched_on(cards: State, tmp_path: Path) -> None:
+    """Process 300 has memory that the driver cannot tell; 200 is gone meanwhile."""
+    a_process(tmp_path / "proc", 100, f"0::/kubepods/pod{UID}/{CONTAINER}\n")
+    (tmp_path / "pods" / f"ml_trainer-0_{UID}").mkdir(parents=True)
+    on = fleet(Config(processes=True, proc=tmp_path / "proc", pod_logs=tmp_path / "pods"))
+    try:
+        found = {metric.name: metric.samples for metric in on.collect(time.monotonic() + 5)}
+    finally:
+        on.close()
+    assert [(*sample.labels.values(), sample.value) for sample in found["gpu_process_memory_bytes"]] == [
+        ("GPU-aaaaaaaa-0000-0000-0000-000000000000", "100", "python3", "ml", "trainer-0", 3000000),
+        ("GPU-aaaaaaaa-0000-0000-0000-000000000000", "200", "", "", "", 1000000),
+    ]
+    assert [sample.value for sample in found["gpu_processes"]] == [3, 0]
 
 
 def test_without_the_bindings_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
