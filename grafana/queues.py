@@ -2,9 +2,11 @@
 
 from grafana_foundation_sdk.models import dashboard as models
 
+from grafana import latency
 from grafana.frame import board, choice
 from grafana.panels import (
     BLUE,
+    COUNT,
     GREEN,
     ITEMS,
     ITEMS_PER_SECOND,
@@ -13,11 +15,13 @@ from grafana.panels import (
     RED,
     SECONDS,
     YELLOW,
+    Column,
     Panel,
     dashed,
     lines,
     number,
     query,
+    rows,
     states,
 )
 
@@ -30,7 +34,14 @@ def dashboard() -> models.Dashboard:
         "queues",
         "Queues & latency",
         "How much work waits, for how long, whether more comes than goes, and how much of it fails.",
-        [("Now", _now()), ("Waiting", _waiting()), ("Coming and going", _flow()), ("Doing", _doing())],
+        [
+            ("Now", _now()),
+            ("Waiting", _waiting()),
+            ("Coming and going", _flow()),
+            ("Doing", _doing()),
+            ("Queue by queue", _each()),
+            *latency.sections(),
+        ],
         variables=[choice("queue", "Queue", "As its exporter names it", "queue:messages:sum", "queue")],
         events='workload=~".+"',
     )
@@ -152,10 +163,12 @@ def _doing() -> list[Panel]:
             span=8,
         ),
         lines(
-            "Time a job takes",
-            "Mean of the jobs that were finished within five minutes.",
-            SECONDS,
-            query(f"queue:process_seconds:mean5m{OF}", "{{queue}}"),
+            "Consumers",
+            "Workers or connections that take from the queue. No line: its system does not tell them.",
+            COUNT,
+            query(f"queue:consumers:sum{OF}", "{{queue}}"),
+            limits=((1, RED),),
+            steps=True,
             span=8,
         ),
         states(
@@ -165,5 +178,57 @@ def _doing() -> list[Panel]:
             query(f"queue:arrivals_censored:bool{OF}", "{{queue}}"),
             words={"0": ("known", GREEN), "1": ("at least", ORANGE)},
             span=8,
+        ),
+        lines(
+            "Wait before it is taken",
+            "Of what was finished within five minutes: half of it waited less (p50), all but one in twenty (p95). Only "
+            "where the system keeps the times of finished jobs.",
+            SECONDS,
+            query(f"queue:wait_seconds:p50_5m{OF}", "{{queue}} p50"),
+            query(f"queue:wait_seconds:p95_5m{OF}", "{{queue}} p95"),
+            query(f"queue:wait_seconds:p99_5m{OF}", "{{queue}} p99"),
+            span=8,
+        ),
+        lines(
+            "Time a job takes",
+            "Of what was finished within five minutes: the mean, and where the system keeps each job's times, what "
+            "half of them (p50) and all but one in twenty (p95) took at most.",
+            SECONDS,
+            query(f"queue:process_seconds:mean5m{OF}", "{{queue}} mean"),
+            query(f"queue:process_seconds:p50_5m{OF}", "{{queue}} p50"),
+            query(f"queue:process_seconds:p95_5m{OF}", "{{queue}} p95"),
+            query(f"queue:process_seconds:p99_5m{OF}", "{{queue}} p99"),
+            span=8,
+        ),
+        lines(
+            "Oldest by state",
+            "Ready: the message that is served next. Active: under way for longest; one that only grows is stuck.",
+            SECONDS,
+            query(f"max by (queue, state) (queue_oldest_message_age_seconds{OF})", "{{queue}} {{state}}"),
+            span=8,
+        ),
+    ]
+
+
+def _each() -> list[Panel]:
+    return [
+        rows(
+            "Queues",
+            "One row a queue. Empty: its system does not tell.",
+            [
+                Column("Queue", label="queue"),
+                Column("System", label="system"),
+                Column("Ready", ITEMS, f"queue:messages_ready:sum{OF}"),
+                Column("Depth", ITEMS, f"queue:messages:sum{OF}"),
+                Column("Oldest", SECONDS, f"queue:oldest_age_seconds:max{OF}"),
+                Column("Consumers", COUNT, f"queue:consumers:sum{OF}", limits=((None, RED), (1, GREEN))),
+                Column("Arrive", ITEMS_PER_SECOND, f"queue:arrivals:rate5m{OF}"),
+                Column("Done", ITEMS_PER_SECOND, f"queue:completions:rate5m{OF}"),
+                Column("Fail", RATIO, f"queue:failures:ratio_rate5m{OF}", limits=((None, GREEN), (0.05, RED))),
+                Column("Wait p95", SECONDS, f"queue:wait_seconds:p95_5m{OF}"),
+                Column("Takes p95", SECONDS, f"queue:process_seconds:p95_5m{OF}"),
+            ],
+            key="queue",
+            height=10,
         ),
     ]
