@@ -2,6 +2,7 @@
 
 from grafana_foundation_sdk.models import dashboard as models
 
+from grafana import databases
 from grafana.frame import board, choice
 from grafana.panels import (
     BLUE,
@@ -37,6 +38,7 @@ def dashboard() -> models.Dashboard:
             ("Workflows now", _now()),
             ("Late and failing", _wrong()),
             ("What runs", _runs()),
+            *databases.sections(),
         ],
         variables=[choice("workflow", "Workflow", "Its name in n8n", "workflow_info", "name")],
     )
