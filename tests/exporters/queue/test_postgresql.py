@@ -546,7 +546,7 @@ def test_the_user_needs_to_read_the_tables_and_nothing_else(
     assert queues.series() == {}
     address = f"127.0.0.1:{postgresql.port}/{application.info.dbname}"
     assert queues.problem == f"{address}: queue 'mails': permission denied for schema pgmq"
-    application.execute("GRANT USAGE ON SCHEMA pgmq TO queue_watcher")  # these two lines are in the docs
+    application.execute("GRANT USAGE ON SCHEMA pgmq TO queue_watcher")  # these lines are in the docs
     application.execute("GRANT SELECT ON ALL TABLES IN SCHEMA pgmq TO queue_watcher")
     application.execute("GRANT SELECT ON ALL SEQUENCES IN SCHEMA pgmq TO queue_watcher")
     assert "queue_completed_total mails" in queues.series()
