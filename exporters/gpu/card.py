@@ -160,6 +160,7 @@ FIELDS: Mapping[tuple[int, int], tuple[Family, tuple[str, ...], float]] = {
     (139, ALL_LINKS): (NVLINK_RX, (), 1024),
 }
 LINK_COUNT = 91  # a field as well
+LINK_ERRORS = {161: "replay", 162: "recovery", 163: "crc"}  # of one link each, where there are no totals: since Hopper
 FIELD_VALUES = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")  # by the number of the value's type
 
 # Metrics of GPM -> the factor to base units.
@@ -213,7 +214,10 @@ class Card:
             self._links = self._try("links", self._count_links) or 0
         yield from self._fixed
         yield from self._answers(QUESTIONS)
-        yield from self._try("fields", self._fields) or ()
+        fields = self._try("fields", self._fields) or []
+        yield from fields
+        if self._links and not any(family is NVLINK_ERRORS for family, _, _ in fields):
+            yield from self._try("link errors", self._link_errors) or ()
         activity = self._try("activity", self._activity)
         if activity is None:
             yield from self._answers(PCIE_QUESTIONS)
@@ -287,6 +291,17 @@ class Card:
             elif value.nvmlReturn in NEVER:
                 self._unknown[f"field {key}"] = now + REMEMBER_SECONDS
         return samples
+
+    def _link_errors(self) -> list[Sample]:
+        """Summed over all links, in one call as well."""
+        asked = [(field, link) for field in LINK_ERRORS for link in range(self._links)]
+        totals: dict[int, float] = {}
+        for (field, _), value in zip(asked, self._nvml.nvmlDeviceGetFieldValues(self.handle, asked), strict=True):
+            if value.nvmlReturn == 0 and (number := field_value(value)) is not None:
+                totals[field] = totals.get(field, 0) + number
+        if not totals:
+            raise self._nvml.NVMLError(self._nvml.NVML_ERROR_NOT_SUPPORTED)
+        return [(NVLINK_ERRORS, (LINK_ERRORS[field],), total) for field, total in totals.items()]
 
     def _activity(self) -> list[Sample]:
         """Between the sample of the scrape before and one of now; nothing at the first scrape."""

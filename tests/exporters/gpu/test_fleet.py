@@ -361,6 +361,22 @@ def test_a_card_that_answers_nothing_but_errors_is_down(cards: State, make_fleet
     assert problem is not None
 
 
+def test_a_card_that_counts_the_errors_of_each_link_alone_has_their_sum(cards: State, make_fleet: FleetFactory) -> None:
+    for field in (38, 45, 52, 59):
+        cards[f"gpu0.field.{field}"] = None
+    fleet = make_fleet()
+    assert not [series for series in scrape(fleet)[0] if series.startswith("gpu_nvlink_errors")]
+    fleet.close()
+    cards["gpu0.field.161"], cards["gpu0.field.163"] = "3", "0"
+    found, problem = scrape(make_fleet())
+    errors = {series: value for series, value in found.items() if series.startswith("gpu_nvlink_errors")}
+    assert errors == {
+        f'gpu_nvlink_errors_total{{uuid="{A}",kind="replay"}}': 6,
+        f'gpu_nvlink_errors_total{{uuid="{A}",kind="crc"}}': 0,
+    }
+    assert problem is None
+
+
 FUNCTIONS = sorted({line.split(":")[0] for line in TWO_CARDS.read_text().splitlines() if line.startswith("gpu0.nvml")})
 
 
