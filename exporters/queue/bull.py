@@ -228,7 +228,7 @@ def delay_milliseconds(options: bytes | None) -> float:
         delay: Any = json.loads(options or b"{}").get("delay")
     except (ValueError, AttributeError, RecursionError):
         return 0.0
-    return float(delay) if isinstance(delay, (int, float)) and delay == delay else 0.0
+    return float(delay) if isinstance(delay, (int, float)) and abs(delay) < 1e15 else 0.0
 
 
 def number(text: bytes | None) -> float | None:

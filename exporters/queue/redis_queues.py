@@ -117,22 +117,24 @@ class Scan:
     ) -> tuple[Mapping[bytes, Queue], list[str]]:
         """The queues of the keys that came by in this step, and what could not be read of them."""
         keys: set[bytes] = set()
-        while started >= self._rest_until and time.monotonic() - started < SCAN_SECONDS:
+        problems: list[str] = []
+        while started >= self._rest_until:
             words = ("SCAN", self._cursor, "MATCH", self._found.pattern, "COUNT", SCAN_COUNT, "TYPE", self._found.kind)
-            ((self._cursor, page),) = _answered(ask([Command(*words)]))
-            keys.update(page)
+            (page,) = ask([Command(*words)])
+            if isinstance(page, Exception):
+                problems.append(
+                    f"queues could not be looked for ({page}); the user needs SCAN, and Redis be 6 or newer"
+                )
+                break
+            self._cursor, found = page
+            keys.update(found)
             if self._cursor == b"0":
                 self._rest_until = time.monotonic() + REST_SECONDS
+            elif time.monotonic() - started > SCAN_SECONDS:
                 break
-        learned, problems = together(ask, {key: self._found.of_key(key) for key in keys})
-        return {name: queue for queues in learned.values() for name, queue in queues.items()}, list(problems.values())
-
-
-def _answered(replies: list[Any]) -> list[Any]:
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise RuntimeError(f"the queues could not be looked for ({reply}); the user needs the right to SCAN")
-    return replies
+        learned, failed = together(ask, {key: self._found.of_key(key) for key in keys})
+        queues = {name: queue for found in learned.values() for name, queue in found.items()}
+        return queues, problems + list(failed.values())
 
 
 def wanted(name: bytes, pattern: str) -> bool:
