@@ -143,8 +143,8 @@ PCIE_WIDTH = Gauge("gpu_pcie_link_width", "PCIe lanes in use now.", _CARD, "nvml
 PCIE_REPLAYS = Counter("gpu_pcie_replays", "PCIe packets sent again.", _CARD, "NVML_FI_DEV_PCIE_REPLAY_COUNTER")
 NVLINK_UP = Gauge("gpu_nvlink_up", "1: the link is active.", (*_CARD, "link"), "nvmlDeviceGetNvLinkState")
 NVLINK_ERRORS = Counter(
-    "gpu_nvlink_errors", "Errors of all links: crc_flit, crc_data (crc since Hopper), replay, recovery.", (*_CARD, "kind"),
-    "NVML_FI_DEV_NVLINK_…_ERROR_COUNT_TOTAL",
+    "gpu_nvlink_errors", "Errors of all links: crc_flit, crc_data (crc since Hopper), replay, recovery.",
+    (*_CARD, "kind"), "NVML_FI_DEV_NVLINK_…_ERROR_COUNT_TOTAL, else NVML_FI_DEV_NVLINK_ERROR_DL_…",
 )  # fmt: skip
 NVLINK_TX = Counter("gpu_nvlink_tx_bytes", "Data sent over all links.", _CARD, "NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_TX")
 NVLINK_RX = Counter(
