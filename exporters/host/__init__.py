@@ -7,11 +7,18 @@ from prometheus_client.metrics_core import Metric
 
 from exporters.collector import CollectFunction, Prompt
 from exporters.families import Family
-from exporters.host import cgroup, devices, filesystems, kernel
+from exporters.host import cgroup, devices, filesystems, kernel, memory, protocols
 from exporters.host.files import KernelFile, is_readable
 from exporters.runtime.config import Section
 
-FAMILIES: tuple[Family, ...] = (*kernel.FAMILIES, *devices.FAMILIES, *filesystems.FAMILIES, *cgroup.FAMILIES)
+FAMILIES: tuple[Family, ...] = (
+    *kernel.FAMILIES,
+    *memory.FAMILIES,
+    *devices.FAMILIES,
+    *filesystems.FAMILIES,
+    *protocols.FAMILIES,
+    *cgroup.FAMILIES,
+)
 
 
 class Config(Section):
@@ -31,16 +38,23 @@ def collectors(config: Config) -> Mapping[str, CollectFunction]:
     meminfo, vmstat = KernelFile(proc / "meminfo"), KernelFile(proc / "vmstat")
     dev, snmp = KernelFile(proc / network / "dev"), KernelFile(proc / network / "snmp")
     pressures = {resource: KernelFile(proc / "pressure" / resource) for resource in kernel.RESOURCES}
+    file_nr = KernelFile(proc / "sys" / "fs" / "file-nr")
+    netfilter = proc / "sys" / "net" / "netfilter"
+    entries, limit = KernelFile(netfilter / "nf_conntrack_count"), KernelFile(netfilter / "nf_conntrack_max")
     files = filesystems.Filesystems(f"{proc}/{own}/mounts", str(config.root))
     prompt: dict[str, CollectFunction] = {
         "cpu": kernel.Processors(proc).collect,
         "load": lambda _: kernel.load(loadavg),
-        "memory": lambda _: kernel.memory(meminfo, vmstat),
+        "memory": lambda _: memory.memory(meminfo, vmstat),
         "disk": lambda _: devices.disks(diskstats),
         "network": lambda _: devices.networks(dev),
     }
+    if is_readable(file_nr.path):
+        prompt["descriptors"] = lambda _: kernel.descriptors(file_nr)
     if is_readable(snmp.path):
-        prompt["tcp"] = lambda _: kernel.tcp(snmp)
+        prompt["protocols"] = lambda _: protocols.protocols(snmp)
+    if is_readable(limit.path):
+        prompt["conntrack"] = lambda _: protocols.conntrack(entries, limit)
     if is_readable(pressures["cpu"].path):
         prompt["pressure"] = lambda _: kernel.pressure(pressures)
     cgroup_files = cgroup.find_cgroup(proc, config.cgroup)

@@ -19,7 +19,15 @@ CPU_LIMIT = Gauge(
 USAGE = Gauge("host_cgroup_memory_usage_bytes", "Memory the cgroup uses, page cache included.", (), _SOURCE)
 LIMIT = Gauge("host_cgroup_memory_limit_bytes", "The cgroup's memory limit; missing where it has none.", (), _SOURCE)
 OOM_KILLS = Counter("host_cgroup_oom_kills", "Processes of the cgroup killed for want of memory.", (), _SOURCE)
-FAMILIES: tuple[Family, ...] = (THROTTLED, CPU, CPU_LIMIT, USAGE, LIMIT, OOM_KILLS)
+PERIODS = Counter("host_cgroup_cpu_periods", "Periods of its quota in which the cgroup wanted CPU.", (), _SOURCE)
+THROTTLED_PERIODS = Counter(
+    "host_cgroup_cpu_throttled_periods", "Those of them in which it was held back.", (), _SOURCE
+)
+TASKS = Gauge("host_cgroup_tasks", "Threads in the cgroup.", (), _SOURCE)
+TASKS_LIMIT = Gauge("host_cgroup_tasks_limit", "How many it may have; missing where it has no limit.", (), _SOURCE)
+FAMILIES: tuple[Family, ...] = (
+    THROTTLED, CPU, CPU_LIMIT, USAGE, LIMIT, OOM_KILLS, PERIODS, THROTTLED_PERIODS, TASKS, TASKS_LIMIT,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,19 +88,29 @@ def find_cgroup(proc: Path, tree: Path) -> Files:
             USAGE: CgroupFile(KernelFile(folder / "memory.current")),
             LIMIT: CgroupFile(KernelFile(folder / "memory.max")),
             OOM_KILLS: CgroupFile(KernelFile(folder / "memory.events"), "oom_kill"),
+            PERIODS: CgroupFile(cpu_stat, "nr_periods"),
+            THROTTLED_PERIODS: CgroupFile(cpu_stat, "nr_throttled"),
+            TASKS: CgroupFile(KernelFile(folder / "pids.current")),
+            TASKS_LIMIT: CgroupFile(KernelFile(folder / "pids.max")),
         }
     else:
         cpu = _folder(tree / "cpu", paths.get("cpu", "/"))
         accounting = _folder(tree / "cpuacct", paths.get("cpuacct", "/"))
         memory = _folder(tree / "memory", paths.get("memory", "/"))
+        pids = _folder(tree / "pids", paths.get("pids", "/"))
+        cpu_stat = KernelFile(cpu / "cpu.stat")
         quota, period = KernelFile(cpu / "cpu.cfs_quota_us"), KernelFile(cpu / "cpu.cfs_period_us")
         files = {
-            THROTTLED: CgroupFile(KernelFile(cpu / "cpu.stat"), "throttled_time", 1e9),
+            THROTTLED: CgroupFile(cpu_stat, "throttled_time", 1e9),
             CPU: CgroupFile(KernelFile(accounting / "cpuacct.usage"), None, 1e9),
             CPU_LIMIT: QuotaFile(quota, period),
             USAGE: CgroupFile(KernelFile(memory / "memory.usage_in_bytes")),
             LIMIT: CgroupFile(KernelFile(memory / "memory.limit_in_bytes")),
             OOM_KILLS: CgroupFile(KernelFile(memory / "memory.oom_control"), "oom_kill"),
+            PERIODS: CgroupFile(cpu_stat, "nr_periods"),
+            THROTTLED_PERIODS: CgroupFile(cpu_stat, "nr_throttled"),
+            TASKS: CgroupFile(KernelFile(pids / "pids.current")),
+            TASKS_LIMIT: CgroupFile(KernelFile(pids / "pids.max")),
         }
     return {family: file for family, file in files.items() if is_readable(file.file.path)}
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from prometheus_client.metrics_core import Metric
 
-from exporters.families import Counter, Family
+from exporters.families import Counter, Family, Gauge
 from exporters.host.files import KernelFile
 from exporters.labels import clean
 
@@ -22,7 +22,7 @@ def _of_disk(name: str, meaning: str) -> Counter:
 
 
 # place in a line of /proc/diskstats, the factor to base units
-DISK = (
+DISK: tuple[tuple[Counter | Gauge, int, float], ...] = (
     (_of_disk("read_bytes", "Read from the disk."), 5, _SECTOR_BYTES),
     (_of_disk("written_bytes", "Written to the disk."), 9, _SECTOR_BYTES),
     (_of_disk("io_time_seconds", "Time with at least one request running."), 12, 0.001),
@@ -30,6 +30,10 @@ DISK = (
     (_of_disk("writes", "Write requests that ended."), 7, 1),
     (_of_disk("read_seconds", "Time that read requests took, added up."), 6, 0.001),
     (_of_disk("write_seconds", "Time that write requests took, added up."), 10, 0.001),
+    (_of_disk("queued_seconds", "Time that all requests took; its rate is how many run at once."), 13, 0.001),
+    (_of_disk("flushes", "Times that everything written was made safe (fsync)."), 18, 1),
+    (_of_disk("flush_seconds", "Time that took, added up."), 19, 0.001),
+    (Gauge("host_disk_requests_running", "Requests under way now.", ("device",), "/proc/diskstats"), 11, 1),
 )
 
 
@@ -56,7 +60,8 @@ def disks(diskstats: KernelFile) -> Iterator[Metric]:
     for known, place, factor in DISK:
         family = known.metric()
         for device, numbers in rows:
-            family.add_metric((device,), int(numbers[place]) * factor)
+            if place < len(numbers):  # kernels before 5.5 count no flushes
+                family.add_metric((device,), int(numbers[place]) * factor)
         yield family
 
 

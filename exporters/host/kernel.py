@@ -1,8 +1,8 @@
-"""What the kernel tells of the whole machine: processor, load, pressure, memory, tasks, connections."""
+"""What the kernel tells of the whole machine: processors, tasks, load, pressure, open files."""
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client.metrics_core import Metric
@@ -11,7 +11,6 @@ from exporters.families import Counter, Family, Gauge
 from exporters.host.files import KernelFile, number
 
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 CPU_MODES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 RESOURCES = ("cpu", "memory", "io")
@@ -42,44 +41,15 @@ TASKS = Gauge(
 SWITCHES = Counter("host_context_switches", "Times that a processor went from one task to another.", (), "/proc/stat")
 FORKS = Counter("host_forks", "Processes and threads that were started.", (), "/proc/stat")
 
-# /proc/meminfo's name of each part, and what it is
-_MEMORY_PARTS = {
-    "total": (b"MemTotal:", "Memory of the machine."),
-    "available": (b"MemAvailable:", "Memory that programs can have without swapping, as the kernel estimates it."),
-    "free": (b"MemFree:", "Memory that nothing uses, not even a cache."),
-    "buffers": (b"Buffers:", "Memory holding block device data."),
-    "cached": (b"Cached:", "Memory holding file contents."),
-    "shared": (b"Shmem:", "Memory shared between processes, tmpfs included."),
-    "slab": (b"Slab:", "Memory of the kernel's own structures."),
-    "anonymous": (b"AnonPages:", "Memory that programs filled themselves: no file has it."),
-    "dirty": (b"Dirty:", "Memory that is still to be written to a disk."),
-    "writeback": (b"Writeback:", "Memory that is being written to a disk."),
-    "committed": (b"Committed_AS:", "Memory that programs asked for, used or not."),
-    "commit_limit": (b"CommitLimit:", "What they may ask for together, where the kernel is told to refuse more."),
-}
-MEMORY = {
-    part: Gauge(f"host_memory_{part}_bytes", meaning, (), "/proc/meminfo")
-    for part, (_, meaning) in _MEMORY_PARTS.items()
-}
-SWAP_TOTAL = Gauge("host_swap_total_bytes", "Swap space of the machine.", (), "/proc/meminfo")
-SWAP_FREE = Gauge("host_swap_free_bytes", "Swap space that is not in use.", (), "/proc/meminfo")
-_VM_COUNTS = {
-    Counter("host_swap_in_bytes", "Read back from swap.", (), "/proc/vmstat"): (b"pswpin ", PAGE_BYTES),
-    Counter("host_swap_out_bytes", "Written to swap.", (), "/proc/vmstat"): (b"pswpout ", PAGE_BYTES),
-    Counter("host_memory_major_faults", "Times that a page had to be read from a disk first.", (), "/proc/vmstat"): (
-        b"pgmajfault ",
-        1,
-    ),
-    Counter("host_oom_kills", "Processes killed for want of memory.", (), "/proc/vmstat"): (b"oom_kill ", 1),
-}
-VM_COUNTERS = tuple(_VM_COUNTS)
-TCP_ESTABLISHED = Gauge("host_tcp_established", "TCP connections that are open.", (), "/proc/net/snmp")
-TCP_RETRANSMITS = Counter(
-    "host_tcp_retransmits", "TCP segments sent again because nobody confirmed them.", (), "/proc/net/snmp"
+INTERRUPTS = Counter("host_interrupts", "Interrupts that were served.", (), "/proc/stat")
+THREADS = Gauge("host_threads", "Threads that exist.", (), "/proc/loadavg")
+DESCRIPTORS = Gauge("host_file_descriptors", "Files that are open, sockets included.", (), "/proc/sys/fs/file-nr")
+DESCRIPTORS_LIMIT = Gauge(
+    "host_file_descriptors_limit", "How many may be; missing where as many as memory holds.", (), "/proc/sys/fs/file-nr"
 )
+_STAT_COUNTS = ((b"btime ", BOOT), (b"ctxt ", SWITCHES), (b"processes ", FORKS), (b"intr ", INTERRUPTS))
 FAMILIES: tuple[Family, ...] = (
-    CPU, *LOADS, *PRESSURES.values(), BOOT, TASKS, SWITCHES, FORKS, *MEMORY.values(), SWAP_TOTAL, SWAP_FREE,
-    *VM_COUNTERS, TCP_ESTABLISHED, TCP_RETRANSMITS,
+    CPU, *LOADS, *PRESSURES.values(), BOOT, TASKS, SWITCHES, FORKS, INTERRUPTS, THREADS, DESCRIPTORS, DESCRIPTORS_LIMIT,
 )  # fmt: skip
 
 
@@ -104,7 +74,7 @@ class Processors:
             if (count := number(stat, name)) is not None:
                 tasks.add_metric((state,), count)
         yield tasks
-        for name, known in ((b"btime ", BOOT), (b"ctxt ", SWITCHES), (b"processes ", FORKS)):
+        for name, known in _STAT_COUNTS:
             if (count := number(stat, name)) is not None:
                 yield known.of(count)
 
@@ -133,8 +103,18 @@ def cpu_times(stat: bytes) -> dict[tuple[str, str], float]:
 
 
 def load(loadavg: KernelFile) -> Iterator[Metric]:
-    for family, average in zip(LOADS, loadavg.read().split(), strict=False):
+    words = loadavg.read().split()
+    for family, average in zip(LOADS, words, strict=False):
         yield family.of(float(average))
+    if len(words) > 3 and b"/" in words[3]:  # running/all
+        yield THREADS.of(float(words[3].partition(b"/")[2]))
+
+
+def descriptors(file_nr: KernelFile) -> Iterator[Metric]:
+    used, _, limit = file_nr.read().split()
+    yield DESCRIPTORS.of(float(used))
+    if int(limit) < 2**62:
+        yield DESCRIPTORS_LIMIT.of(float(limit))
 
 
 def pressure(files: Mapping[str, KernelFile]) -> Iterator[Metric]:
@@ -151,35 +131,3 @@ def stalled(text: bytes) -> dict[str, float]:
     return {
         kind.decode(): int(micros) / 1e6 for kind, micros in re.findall(rb"^(\w+) .*total=(\d+)", text, re.MULTILINE)
     }
-
-
-def memory(meminfo: KernelFile, vmstat: KernelFile) -> Iterator[Metric]:
-    text = meminfo.read()
-    for part, (name, _) in _MEMORY_PARTS.items():
-        if (kibibytes := number(text, name)) is not None:
-            if part == "cached":  # what the kernel's structures can give back counts as such, as in `free`
-                kibibytes += number(text, b"SReclaimable:") or 0
-            yield MEMORY[part].of(1024 * kibibytes)
-    for family, name in ((SWAP_TOTAL, b"SwapTotal:"), (SWAP_FREE, b"SwapFree:")):
-        if (kibibytes := number(text, name)) is not None:
-            yield family.of(1024 * kibibytes)
-    text = vmstat.read()
-    for counter, (name, factor) in _VM_COUNTS.items():
-        if (count := number(text, name)) is not None:
-            yield counter.of(count * factor)
-
-
-def tcp(snmp: KernelFile) -> Iterator[Metric]:
-    counts = protocol_counts(snmp.read(), "Tcp")
-    if "CurrEstab" in counts:
-        yield TCP_ESTABLISHED.of(counts["CurrEstab"])
-    if "RetransSegs" in counts:
-        yield TCP_RETRANSMITS.of(counts["RetransSegs"])
-
-
-def protocol_counts(snmp: bytes, protocol: str) -> Mapping[str, float]:
-    """A protocol has two lines: names, then numbers."""
-    lines: Sequence[list[str]] = [
-        line.split() for line in snmp.decode("ascii", "replace").splitlines() if line.startswith(f"{protocol}:")
-    ]
-    return {name: float(number) for name, number in zip(*(line[1:] for line in lines[:2]), strict=False)}
