@@ -283,7 +283,7 @@ def _pgmq(pgmq: Pgmq) -> Plan:
 
 
 def _graphile_worker(worker: GraphileWorker) -> Plan:
-    """By its public view; before 0.14 that was the table itself. A lock of four hours is taken for a dead worker's."""
+    """By its public view; before 0.16 that was the table itself. A lock of four hours is taken for a dead worker's."""
     from psycopg import sql
 
     held = sql.SQL("locked_at IS NOT NULL AND locked_at > now() - interval '4 hours'")

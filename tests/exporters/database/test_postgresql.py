@@ -20,6 +20,7 @@ from exporters.postgresql import Client, Server, StatementError, UnreachableErro
 from testbed import fetch
 from testbed.parts import free_port
 from testbed.services import PostgreSQL, as_ordinary_user
+from tests.exporters.authority import Authority
 
 Watch = Callable[..., Any]
 
@@ -348,6 +349,30 @@ def test_a_server_that_goes_and_comes_back_and_a_password_that_is_changed(
     small.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'watcher'")
     with pytest.raises(OSError, match=f"the password_file {secret} cannot be read"):
         look.series()
+
+
+@pytest.mark.real
+def test_who_answers_is_proved_by_a_certificate(
+    small: PostgreSQL, secret: Path, tmp_path: Path, watched: Watch
+) -> None:
+    ours, other = Authority(tmp_path, "ours"), Authority(tmp_path, "other")
+    cert, key = ours.issue("server")
+    key.chmod(0o600)
+    for name, text in (("ssl_cert_file", cert), ("ssl_key_file", key), ("ssl", "on")):
+        small.execute(f"ALTER SYSTEM SET {name} = '{text}'")
+    small.execute("SELECT pg_reload_conf()")
+    try:
+        on = {"url": small.dsn(user="watcher"), "password_file": str(secret), "sslmode": "verify-full"}
+        right = watched("postgresql", **on, sslrootcert=str(ours.ca_file))
+        ends = time.monotonic() + 10
+        while (series := right.series()) == {"up": 0, "unreachable tls": 1} and time.monotonic() < ends:
+            pass  # it takes a moment to read its configuration
+        assert series["up"] == 1
+        wrong = watched("postgresql", **on, sslrootcert=str(other.ca_file))
+        assert wrong.series() == {"up": 0, "unreachable tls": 1}
+    finally:
+        small.execute("ALTER SYSTEM RESET ALL")
+        small.execute("SELECT pg_reload_conf()")
 
 
 @pytest.mark.real
