@@ -246,6 +246,8 @@ def make_context(tls: TlsServerConfig, path: Path) -> ssl.SSLContext:
         context.load_cert_chain(cert_file, key_file, password=_no_password)
     except ssl.SSLError as error:
         raise ConfigError([f"{where}: {_why_no_certificate(error, cert_file, key_file)}"]) from None
+    except OSError as error:
+        raise ConfigError([f"{where}: {cert_file} or {key_file} cannot be read ({error.strerror})"]) from None
     except _EncryptedKeyError:
         raise ConfigError([f"{where}.key_file: {key_file} is encrypted; store the key without a passphrase"]) from None
     if tls.client_ca_file is not None and tls.client_auth_type != "RequestClientCert":
@@ -253,7 +255,7 @@ def make_context(tls: TlsServerConfig, path: Path) -> ssl.SSLContext:
         _readable(ca_file, f"{where}.client_ca_file")
         try:
             context.load_verify_locations(ca_file)
-        except ssl.SSLError:
+        except OSError:  # ssl's own are such
             raise ConfigError([f"{where}.client_ca_file: {ca_file} holds no certificate in PEM form"]) from None
         required = tls.client_auth_type == "RequireAndVerifyClientCert"
         context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
@@ -289,14 +291,15 @@ def _readable(file: Path, where: str) -> None:
     try:
         with file.open("rb"):
             return
-    except OSError as error:
-        raise ConfigError([f"{where}: {file} cannot be read ({error.strerror}); check name and rights"]) from None
+    except (OSError, ValueError) as error:  # ValueError: no name of a file, such as one with a zero byte
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError([f"{where}: {file} cannot be read ({why}); check name and rights"]) from None
 
 
 def _stamp(path: Path) -> _Stamp:
     """Changes when the file does; None while it cannot be seen."""
     try:
         at = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns

@@ -3,10 +3,13 @@
 import re
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from exporters.runtime.config import ConfigError
 from exporters.runtime.web import HEADERS, HttpServerConfig, TlsServerConfig, Web, WebConfig
@@ -27,6 +30,11 @@ from tests.exporters.runtime.served import ALICE, rewrite, tls_section
             "tls_server_config.cert_file: {folder}/none.crt cannot be read (No such file or directory); "
             "check name and rights",
             id="relative to the file's own folder",
+        ),
+        pytest.param(
+            'tls_server_config: {cert_file: "a\\0b", key_file: b}',
+            "tls_server_config.cert_file: {folder}/a\0b cannot be read (embedded null byte); check name and rights",
+            id="no name of a file",
         ),
         pytest.param(
             "tls_server_config: {cert_file: {server}.crt, key_file: {second}.key}",
@@ -165,6 +173,38 @@ def test_a_mistake_is_a_sentence(
 def test_a_file_that_is_not_there_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no such file; create it, or name another with --web\.config\.file$"):
         Web(tmp_path / "web.yml")
+
+
+words = st.sampled_from(
+    [
+        *TlsServerConfig.model_fields,
+        *HEADERS,
+        "headers",
+        "http2",
+        "RequireAndVerifyClientCert",
+        "TLS12",
+        "web.yml",
+        ALICE,
+    ]
+)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words | st.integers(), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(list(WebConfig.model_fields)) | st.text(max_size=5), values, max_size=4))
+def test_whatever_the_file_holds_it_is_accepted_or_refused_in_sentences(tmp_path: Path, data: dict[str, Any]) -> None:
+    path = tmp_path / "web.yml"
+    path.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8", errors="replace")
+    problems: list[str] = []
+    try:
+        Web(path)
+    except ConfigError as error:
+        problems = error.problems
+    assert all(problem.startswith(f"{path}: ") for problem in problems)
 
 
 def test_everything_of_the_format_that_can_be_had_is_accepted(
