@@ -386,7 +386,7 @@ def test_a_password_from_a_file_that_is_changed(own_redis: Redis, tmp_path: Path
 @pytest.mark.real
 def test_a_user_needs_only_the_documented_commands(own_redis: Redis, tmp_path: Path) -> None:
     admin = client_library.Redis.from_url(own_redis.url)
-    documented = ("+llen", "+lindex", "+zcard", "+type", "+get")  # in docs/exporters.md
+    documented = ("+llen", "+lindex", "+zcard", "+type", "+get")  # in docs/exporters/queue.md
     admin.execute_command("ACL", "SETUSER", "watcher", "on", ">pass", "~video:*", *documented)
     secret = tmp_path / "password"
     secret.write_text("pass")

@@ -218,3 +218,55 @@ def test_tls_is_for_those_who_know_the_authority(
     assert plain.series() == {}
     assert [event for event, _ in log_events()] == ["collector_failed"] * 2
     assert "certificate verify failed" in log_events()[0][1]
+
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def documented_rights() -> dict[str, list[str]]:
+    """By system, as docs/exporters/queue.md has them."""
+    rows = [
+        line.split("|", 2) for line in (ROOT / "docs/exporters/queue.md").read_text().splitlines() if "| `+" in line
+    ]
+    return {
+        system: row[2].strip(" |`").replace("\\", "").split()
+        for row in rows
+        for system in row[1].replace("`", "").replace(",", "").split()
+    }
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("system", ["redis", "redis_streams", "bull", "bullmq", "celery", "rq"])
+def test_a_user_needs_only_the_documented_commands(redis_url: str, watched: Watch, system: str) -> None:
+    admin = client_library.Redis.from_url(redis_url)
+    pipeline = admin.pipeline()
+    pipeline.lpush("jobs", "{}")
+    pipeline.xadd("stream", {"n": 1})
+    pipeline.xgroup_create("stream", "g", "0")
+    for prefix, state, queue in (("bull:q:", "wait", "bull:q:{}"), ("rq:", "queue:q", "rq:{}:q")):
+        pipeline.lpush(prefix + state, "1")
+        pipeline.zadd(queue.format("completed" if prefix == "bull:q:" else "finished"), {"2": 1000})
+    pipeline.hset("bull:q:meta" if system == "bullmq" else "bull:q:1", "timestamp", "1000")
+    pipeline.set("bull:q:id", "2")
+    pipeline.sadd("rq:queues", "rq:queue:q")
+    pipeline.sadd("rq:workers:q", "rq:worker:1")
+    pipeline.sadd("_kombu.binding.q", "q\x06\x16\x06\x16q")
+    pipeline.lpush("q", "{}")
+    pipeline.execute()
+    scan = ["+scan"] if system != "rq" else []
+    rights = documented_rights()[system]
+    admin.execute_command("ACL", "SETUSER", "few", "reset", "on", ">pass", "~*", *rights, *scan)
+    try:
+        url = redis_url.replace("redis://", "redis://few:pass@")
+        named = {"name": "named", "group": "g"} if system == "redis_streams" else {"name": "named"}
+        page = watched({system: [{"url": url, "discover": "*", "queues": [named]}]})
+        for _ in range(2):
+            assert page.success()
+            admin.zadd("bull:q:completed", {"3": 2000})
+            admin.zadd("rq:finished:q", {"3": 2000})
+        names = {name for name in page.series() if name.startswith("configured")}
+        assert 'configured{queue="named"}' in names
+        assert len(names) > 1, "and one was found"
+        assert "consumers" in page.of("named") or system in ("redis", "redis_streams")
+    finally:
+        admin.execute_command("ACL", "DELUSER", "few")
