@@ -147,7 +147,7 @@ def _web(path: Path | None) -> "Web | None":
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROCESS,
-        description="Publishes what happens on a machine and in its queues as Prometheus metrics.",
+        description="Publishes what a machine, its GPUs, queues, services, workflows, databases and bills do, for Prometheus.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
