@@ -195,12 +195,11 @@ class Jobs:
         counters: dict[str, float] = {}
         if self._count_ids:
             counters["enqueued"] = number(ids) or 0.0
-        for role, kept, seen in (("completed", completed, self._completed), ("failed", failed, self._failed)):
-            total = number(kept)
-            if self._count_finished:
-                counters[role] = float(seen.counted)
-            elif total is not None:
-                counters[role] = total
+        totals = (number(completed), number(failed))
+        if self._count_finished:
+            totals = (float(self._completed.counted), float(self._failed.counted))
+        if totals != (None, None):  # whoever counts the ones counts the others: then none is 0
+            counters["completed"], counters["failed"] = (total or 0.0 for total in totals)
         return counters
 
 
