@@ -33,7 +33,7 @@ def dashboard() -> models.Dashboard:
     return board(
         "workflows",
         "Workflows & databases",
-        "Whether each workflow runs as often as it should, and how it ends. What somebody starts by hand is left out.",
+        "Whether each workflow runs as often as it should, and how it ends; and the databases below everything.",
         [
             ("Workflows now", _now()),
             ("Late and failing", _wrong()),
@@ -104,9 +104,9 @@ def _now() -> list[Panel]:
         ),
         number(
             "Failing",
-            "Workflows whose last execution failed.",
+            "Active workflows whose last execution failed.",
             COUNT,
-            "sum(workflow:failing:bool)",
+            'sum(workflow:failing:bool and on (system, workflow_id) workflow_info{active="true"})',
             limits=((None, GREEN), (1, RED)),
             height=9,
         ),

@@ -93,7 +93,7 @@ class CostExplorer:
         state.asked_at = now
         token: str | None = None
         lines: list[tuple[str, str, str]] = []
-        client = self._client(deadline)
+        client = self._client(deadline)  # without credentials it ends here, and nothing was asked
         for _ in range(PAGES_MOST):
             state.asks = {month: state.asks.get(month, 0) + 1}
             write_state(self._config.state_file, state)
@@ -118,6 +118,8 @@ class CostExplorer:
         seconds = max(0.5, (deadline - time.monotonic()) / 2 - 0.2)
         options = Options(connect_timeout=seconds, read_timeout=seconds, retries={"total_max_attempts": 1})
         session = boto3.Session(profile_name=self._config.profile)
+        if session.get_credentials() is None:
+            raise RuntimeError("no credentials were found; give them as for any AWS tool, or a profile")
         return session.client(
             "ce", region_name="us-east-1", endpoint_url=self._config.endpoint_url, config=options
         )  # Cost Explorer lives there only

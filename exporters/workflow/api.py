@@ -31,6 +31,7 @@ class ApiReader:
         self._config = config
         self._workflows: list[Workflow] = []
         self._beyond = 0
+        self._listed: set[str] = set()
         self._refresh_at = 0.0
         self._started = False
         self._seen: set[int] = set()
@@ -40,11 +41,11 @@ class ApiReader:
 
     def read(self, deadline: float, tally: Tally) -> Reading:
         problems: list[str] = []
-        if time.monotonic() >= self._refresh_at:
-            self._list_workflows(deadline)
         still_open = self._open(deadline)
         if not self._ended(deadline, tally):
             problems.append("more executions ended than can be read at once; some are not counted")
+        if time.monotonic() >= self._refresh_at:
+            self._list_workflows(deadline)
         if still_open is not None:
             self._follow(still_open, deadline, tally)
         opened = None if still_open is None else Follower(0, still_open.values()).still_open()
@@ -67,6 +68,7 @@ class ApiReader:
         found.sort(key=lambda workflow: (not workflow.active, workflow.workflow_id))
         most = self._config.workflows_max
         self._workflows, self._beyond = found[:most], max(0, len(found) - most)
+        self._listed |= {workflow.workflow_id for workflow in found}
         self._refresh_at = time.monotonic() + WORKFLOWS_SECONDS
 
     def _open(self, deadline: float) -> dict[int, Execution] | None:
@@ -97,6 +99,9 @@ class ApiReader:
             for execution in new:
                 self._seen.add(execution.number)
                 (tally.remember if first else tally.add)(execution)
+                if execution.workflow_id not in self._listed:
+                    self._refresh_at = 0.0  # one that is newer than the list
+                    self._listed.add(execution.workflow_id)  # once: what is put away never is in the list
             if not new or cursor is None:
                 break
         else:

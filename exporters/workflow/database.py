@@ -141,19 +141,17 @@ class DatabaseReader:
         table, there = self._table("execution_entity"), columns["execution_entity"]
         fields = ", ".join(f'"{name}"' if name in there else "NULL" for name in _FIELDS)
         select = f"SELECT {fields} FROM {table}"  # noqa: S608
+        alive = "\"status\" IN ('running', 'new', 'waiting')" if "status" in there else '"stoppedAt" IS NULL'
+        kept = 'AND "deletedAt" IS NULL' if "deletedAt" in there else ""
+        search = f"{select} WHERE {alive} {kept} AND id <= ? ORDER BY id DESC LIMIT {OPEN_MOST + 1}"
         [(newest,)] = session.ask(f"SELECT max(id) FROM {table}")  # noqa: S608
         if self._follower is None or self._started_again(newest):
-            alive = "\"status\" IN ('running', 'new', 'waiting')" if "status" in there else '"stoppedAt" IS NULL'
-            kept = 'AND "deletedAt" IS NULL' if "deletedAt" in there else ""
-            search = f"{select} WHERE {alive} {kept} AND id <= ? ORDER BY id DESC LIMIT {OPEN_MOST + 1}"
             if remember:
                 self._last_times(session, there, table, tally)
             last = int(newest or 0)
             self._follower = Follower(last, map(_execution, session.ask(search, last)))
         follower = self._follower
         if follower.has_room:
-            alive = "\"status\" IN ('running', 'new', 'waiting')" if "status" in there else '"stoppedAt" IS NULL'
-            search = f"{select} WHERE {alive} AND id <= ? ORDER BY id DESC LIMIT {OPEN_MOST + 1}"
             follower.look_again(map(_execution, session.ask(search, follower.last)))
         asked = follower.asks
         if asked:

@@ -64,6 +64,18 @@ def test_what_ended_before_is_remembered_and_what_ends_is_counted(n8n: StandIn, 
     assert page.problem is None
 
 
+def test_a_workflow_that_is_newer_than_the_list_is_counted_from_its_first_execution(n8n: StandIn, page: Page) -> None:
+    page.look()
+    n8n.workflows.append({"id": "new", "name": "New", "active": True, "nodes": []})
+    assert "workflow_info new New true" not in page.look()  # the list is asked for every five minutes
+    for ended in (1, 2):
+        n8n.end(n8n.start("new", NOW - 9), NOW - 8)
+        n8n.end(n8n.start("arc", NOW - 9), NOW - 8)
+        n8n.asked.clear()
+        assert page.look()["workflow_executions_total new production"] == ended
+    assert not [path for path in n8n.asked if "workflows" in path]
+
+
 def test_no_more_than_a_page_is_asked_for_where_little_happens(n8n: StandIn, page: Page) -> None:
     for _ in range(3 * PAGE):
         n8n.end(n8n.start("cap", NOW - 900), NOW - 890)
