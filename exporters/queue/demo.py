@@ -53,12 +53,12 @@ def demo(at: float) -> Iterator[Metric]:
 
 def state(shown: Shown, at: float) -> QueueState:
     """The backlog swings by a third around its mean; what comes is what goes and what the backlog grew by."""
-    wave = math.sin(2 * math.pi * at / WAVE_SECONDS)
-    ready = round(shown.ready * (1 + wave / 3))
-    left = int(max(0.0, at - BEGAN) * shown.per_second)
-    failed = int(left * shown.failures)
+    waiting = shown.ready * (1 + math.sin(2 * math.pi * at / WAVE_SECONDS) / 3)
+    taken = max(0.0, at - BEGAN) * shown.per_second
+    came, left = int(taken + waiting), int(taken)  # both only rise: the wave is slower than what comes
+    ready, failed = came - left, int(left * shown.failures)
     done = left - failed
-    counters = {"enqueued": left + ready, "completed": done, "failed": failed} if shown.counted else {}
+    counters = {"enqueued": came, "completed": done, "failed": failed} if shown.counted else {}
     waited = ready / shown.per_second
     return QueueState(
         {"ready": ready, "active": shown.active, "delayed": 3, "failed": 1},
