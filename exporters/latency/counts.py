@@ -20,13 +20,13 @@ REASONS = ("server_error", "bad_gateway", "unavailable", "timeout", "client_abor
 DURATION = Histogram(
     "request_duration_seconds",
     "How long requests took, by route and class of answer: 1xx to 5xx, or none where no answer was sent.",
-    ("service", "route", "code_class"),
+    ("service", "route", "code_class", "log"),
     "access log: nginx's $request_time, HAProxy's Ta, the declared field of a JSON line",
 )
 FAILURES = Counter(
     "request_failures",
     "Requests that failed, by reason. client_aborted: the client went away or was too slow.",
-    ("service", "reason"),
+    ("service", "reason", "log"),
     "access log: the status, HAProxy's termination state",
 )
 
@@ -133,12 +133,13 @@ class Requests:
             for kind in ("2xx", "5xx"):
                 self._of(service, OTHER, kind)
 
-    def metrics(self) -> Iterator[Metric]:
+    def metrics(self, log: str) -> Iterator[Metric]:
+        """log: the label that tells these series from another log's, which may know the same services."""
         durations, failures = DURATION.metric(), FAILURES.metric()
         for labels, seen in self._durations.items():
-            durations.add_metric(labels, seen.buckets(), seen.sum)
+            durations.add_metric([*labels, log], seen.buckets(), seen.sum)
         for of, count in self._failures.items():
-            failures.add_metric(of, count)
+            failures.add_metric([*of, log], count)
         yield from (durations, failures)
 
     def kept(self) -> Kept:

@@ -41,12 +41,12 @@ def demo(at: float) -> Iterator[Metric]:
             for bound in BOUNDS
         ]
         buckets.append(("+Inf", float(sum(n for n, _ in rows))))
-        durations.add_metric((SERVICE, route, kind), buckets, sum(n * took for n, took in rows))
+        durations.add_metric((SERVICE, route, kind, LOG), buckets, sum(n * took for n, took in rows))
     yield durations
     of = {"server_error": 500, "timeout": 504, "client_aborted": None}
     for reason in REASONS:
         failed = [row for row in REQUESTS if reason in of and row[1] == of[reason]]
-        failures.add_metric((SERVICE, reason), sum(counted(at, *row[2:5]) for row in failed))
+        failures.add_metric((SERVICE, reason, LOG), sum(counted(at, *row[2:5]) for row in failed))
     yield failures
     total = sum(counted(at, *row[2:5]) for row in REQUESTS)
     malformed = counted(at, 0.01, 0.0, 3600)

@@ -163,7 +163,7 @@ class LogReader:
         yield from self._counted(LINES, self._requests.lines)
         yield from self._counted(MALFORMED, self._requests.malformed)
         yield from self._counted(GAPS, self._tail.gaps)
-        yield from self._requests.metrics()
+        yield from self._requests.metrics(*self._label)
         if problem:
             raise PartialReadError(problem)
 

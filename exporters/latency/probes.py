@@ -4,6 +4,7 @@ An answer is not a failure of the exporter whatever it says: a service that is d
 collector of its own, so that they wait side by side.
 """
 
+import functools
 import http.client
 import io
 import re
@@ -380,11 +381,17 @@ def connect(host: str, port: int, until: float) -> socket.socket:
 
 def secured(connection: socket.socket, host: str, ca_file: Path | None, until: float) -> ssl.SSLSocket:
     try:
-        context = ssl.create_default_context(cafile=ca_file)
+        context = trusting(ca_file, ca_file.stat().st_mtime_ns if ca_file else 0)
     except OSError as error:
         raise RuntimeError(f"ca_file {ca_file} cannot be used ({error}); it must hold certificates as PEM") from None
     connection.settimeout(remaining(until))
     return context.wrap_socket(connection, server_hostname=host)
+
+
+@functools.lru_cache(maxsize=32)
+def trusting(ca_file: Path | None, changed: int) -> ssl.SSLContext:
+    """Reading the system's authorities takes long: it is done once, and anew where a file of one's own has changed."""
+    return ssl.create_default_context(cafile=ca_file)
 
 
 def _read(ca_file: Path) -> bytes:

@@ -235,13 +235,13 @@ def test_any_bytes_are_counted_once_and_raise_nothing(blocks: list[bytes], kind:
     requests.take(block)
     seen = sum(
         sample.value
-        for metric in requests.metrics()
+        for metric in requests.metrics("a.log")
         for sample in metric.samples
         if sample.name == "request_duration_seconds_count"
     )
     assert requests.lines == block.count(b"\n")
     assert 0 <= requests.malformed <= requests.lines
     assert seen <= requests.lines - requests.malformed
-    for metric in requests.metrics():
+    for metric in requests.metrics("a.log"):
         for sample in metric.samples:
             assert all(text.encode() is not None for text in sample.labels.values())
