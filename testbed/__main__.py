@@ -1,4 +1,4 @@
-"""`python -m testbed fetch|where|clean`: the cache of real parts, from the command line."""
+"""`python -m testbed fetch|services|where|clean`: the cache of real parts, from the command line."""
 
 import argparse
 import sys
@@ -11,9 +11,11 @@ The real parts (Redis, Prometheus, promtool, Alertmanager, amtool) for the demo,
 They are fetched as Debian or Ubuntu packages with apt, their signatures checked, and unpacked into a cache folder:
 nothing is installed, no service starts, no root is needed. `make demo` and `make test` do this by themselves.
 
-  fetch   fetch them unless they are there (70 MB, about half a minute), and print their folder
-  where   print their folder, or say that they are not there yet
-  clean   remove them
+  fetch      fetch them unless they are there (70 MB, about half a minute), and print their folder
+  services   the same for what only tests and benchmarks of the exporters need: PostgreSQL, RabbitMQ, HAProxy, nginx,
+             Debian's exporters for Prometheus (140 MB)
+  where      print the folder of the parts, or say that they are not there yet
+  clean      remove all of them
 """
 SETTINGS = """\
 environment:
@@ -22,6 +24,7 @@ environment:
 
 Proxies are those of the machine's apt (/etc/apt/apt.conf.d).
 """
+COMMANDS = ("fetch", "services", "where", "clean")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,11 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
         epilog=SETTINGS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=["fetch", "where", "clean"], metavar="fetch | where | clean")
+    parser.add_argument("command", choices=COMMANDS, metavar=" | ".join(COMMANDS))
     command = parser.parse_args(arguments).command
     try:
         if command == "fetch":
-            print(fetch.ensure(lambda line: print(line, file=sys.stderr, flush=True)))
+            print(fetch.ensure(_say))
+        elif command == "services":
+            print(fetch.ensure_services(_say))
         elif command == "clean":
             removed = fetch.clean()
             print(f"removed {removed} from {fetch.cache_folder()}" if removed else f"nothing in {fetch.cache_folder()}")
@@ -52,6 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
         print("testbed: interrupted; nothing half-made was left behind", file=sys.stderr)
         return 130
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

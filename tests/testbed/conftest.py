@@ -64,9 +64,12 @@ def fake_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeApt:
     for program in fetch.PROGRAMS:
         (content / "usr/bin").mkdir(parents=True, exist_ok=True)
         (content / "usr/bin" / program).write_bytes(b"code " + fetch.TEMPLATE_FOLDER + b" code")
+    for pattern in fetch.SERVICE_PROGRAMS:
+        (content / pattern.replace("*", "1")).parent.mkdir(parents=True, exist_ok=True)
+        (content / pattern.replace("*", "1")).touch()
     (content / "usr/share/keyrings").mkdir(parents=True)
     (content / "usr/share/keyrings/debian-archive-keyring.gpg").write_text("keys")
-    (content / "usr/sbin").mkdir()
+    (content / "usr/sbin").mkdir(exist_ok=True)
     (content / "usr/sbin/debootstrap").write_text('DEF_MIRROR="http://default.invalid/debian"\n')
     (content / "DEBIAN").mkdir()
     (content / "DEBIAN/control").write_text(

@@ -95,6 +95,52 @@ def test_packages_without_a_program_are_refused(cache: Path, fake_apt, tmp_path:
     assert fetch.find() is None
 
 
+def test_the_services_are_a_tree_of_their_own_that_the_parts_do_not_bring(cache: Path, fake_apt) -> None:
+    fetch.ensure(print)
+    assert fetch.find_services() is None
+    said: list[str] = []
+    root = fetch.ensure_services(said.append)
+    assert root == fetch.find_services() == cache / fetch.services_tree_name(fetch.read_host())
+    assert fake_apt.asked()[-1].endswith(f"--download-only --yes install {' '.join(fetch.SERVICE_PACKAGES)}")
+    assert said[-1].startswith("testbed: services ready after ")
+    fetch.ensure_services(pytest.fail)
+    assert fetch.clean() == 2
+
+
+def test_packages_that_nobody_needs_here_are_not_unpacked(cache: Path, fake_apt, tmp_path: Path) -> None:
+    fake_apt.works()
+    script = fake_apt.program.read_text().replace(
+        "for last; do :; done;", "for last in perl-base libllvm14; do :; done;"
+    )
+    fake_apt.program.write_text(script)
+    with pytest.raises(FetchError, match=r"the packages hold no usr/lib/postgresql/\*/bin/postgres, "):
+        fetch.ensure_services(print)
+    assert fetch.find_services() is None
+
+
+@pytest.mark.parametrize(
+    ("user", "mode", "chosen", "folder"),
+    [
+        pytest.param(1000, 0o700, None, "cache", id="an ordinary user's are in his cache"),
+        pytest.param(0, 0o700, None, "/var/cache/tidewise", id="root's are where PostgreSQL's user can go"),
+        pytest.param(0, 0o700, "chosen", "chosen", id="unless somebody chose"),
+    ],
+)
+def test_where_the_services_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, mode: int, chosen: str | None, folder: str
+) -> None:
+    (tmp_path / "cache/tidewise").mkdir(parents=True)
+    (tmp_path / "cache").chmod(mode)
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if chosen:
+        monkeypatch.setenv("TIDEWISE_CACHE", str(tmp_path / chosen))
+    else:
+        monkeypatch.delenv("TIDEWISE_CACHE", raising=False)
+    expected = {"cache": tmp_path / "cache/tidewise", "chosen": tmp_path / "chosen"}
+    assert fetch.services_folder() == expected.get(folder, Path(folder))
+
+
 def test_what_a_killed_fetch_left_is_removed(cache: Path) -> None:
     left = cache / "building-x1/root"
     left.mkdir(parents=True)

@@ -21,7 +21,15 @@ def test_help_says_what_it_does_to_the_machine(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     said = capsys.readouterr().out
-    for word in ("nothing is installed", "fetch ", "where ", "clean ", "TIDEWISE_CACHE", "TIDEWISE_DEBIAN_MIRROR"):
+    for word in (
+        "nothing is installed",
+        "fetch ",
+        "services ",
+        "where ",
+        "clean ",
+        "TIDEWISE_CACHE",
+        "TIDEWISE_DEBIAN_MIRROR",
+    ):
         assert word in said
 
 
@@ -40,6 +48,16 @@ def test_where_and_fetch_print_the_folder_and_clean_removes_it(cache: Path, caps
     assert not tree.exists()
     assert main(["clean"]) == 0
     assert capsys.readouterr().out == f"nothing in {cache}\n"
+
+
+def test_the_services_are_another_tree_and_cleaned_too(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = cache / fetch.services_tree_name(fetch.read_host())
+    tree.mkdir()
+    assert main(["services"]) == 0
+    assert capsys.readouterr().out == f"{tree}\n"
+    assert main(["where"]) == 1  # the parts are not there
+    assert main(["clean"]) == 0
+    assert not tree.exists()
 
 
 def test_ctrl_c_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
