@@ -147,7 +147,7 @@ def _web(path: Path | None) -> "Web | None":
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROCESS,
-        description="Publishes what a machine, its GPUs, queues, services, workflows, databases and bills do, for Prometheus.",
+        description="Publishes what machines, GPUs, queues, services, workflows and databases do, and what it costs.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
