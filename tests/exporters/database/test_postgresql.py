@@ -334,7 +334,7 @@ def test_a_server_that_goes_and_comes_back_and_a_password_that_is_changed(
     small.start()
     assert look.series()["up"] == 1, "a restart between two scrapes is not even noticed"
     small.execute("ALTER ROLE watcher PASSWORD 'second'")
-    small.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'watcher'")
+    small.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'watcher'")
     assert look.series() == {"up": 0, "unreachable credentials": 1}
     secret.write_text("second")
     assert look.series()["up"] == 1
@@ -343,7 +343,7 @@ def test_a_server_that_goes_and_comes_back_and_a_password_that_is_changed(
     assert [event for event, _ in events] == ["database_down", "database_up"] * 2
     assert not [text for _, text in events if "second" in text or "first" in text]
     secret.unlink()
-    small.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'watcher'")
+    small.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'watcher'")
     with pytest.raises(OSError, match=f"the password_file {secret} cannot be read"):
         look.series()
 
