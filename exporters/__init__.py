@@ -2,4 +2,4 @@
 
 from exporters import lean
 
-lean.load_structlog()
+lean.load()
