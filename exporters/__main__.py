@@ -1,6 +1,7 @@
 """`tidewise-exporter NAME...`: any subset of the exporters in one process, on one /metrics."""
 
 import argparse
+import gc
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -81,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             web=_web(arguments.web_config),
             max_requests=arguments.max_requests,
         )
+        gc.collect()
+        gc.freeze()  # what is loaded now stays: the collector of garbage need not look through it again and again
         endpoint.start()
     except (ConfigError, EndpointError) as error:
         for line in str(error).splitlines():
