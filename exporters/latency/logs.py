@@ -141,7 +141,7 @@ class LogReader:
         self._tail = Tail(log.path)
         self._state_path = None if state_folder is None else state_folder / f"{_digest(str(log.path))}.json"
         self._state_errors = 0
-        self._saved: str | None = None
+        self._saved: _State | None = None  # without the counts
         self._resumed = False
         made_by = log.model_dump_json(exclude={"path"}) + repr(self._bounds)
         self._made_by = _digest(made_by)
@@ -206,21 +206,21 @@ class LogReader:
         """Write the state where it has changed. What is wrong where that fails, else None."""
         if self._state_path is None:
             return None
-        text = _State.model_construct(
+        state = _State.model_construct(
             made_by=self._made_by,
             places=self._tail.places(),
-            counts=self._requests.kept(),
+            counts=Kept(),
             gaps=self._tail.gaps,
             state_errors=self._state_errors,
-        ).model_dump_json()
-        if text == self._saved:
+        )
+        if state == self._saved:  # where the places are the same, the counts are
             return None
         try:
-            _replace(self._state_path, text)
+            _replace(self._state_path, state.model_copy(update={"counts": self._requests.kept()}).model_dump_json())
         except OSError as error:
             self._state_errors += 1
             return f"{self._state_path}: cannot be written ({error.strerror}); a restart would count some lines twice"
-        self._saved = text
+        self._saved = state
         return None
 
 
