@@ -156,18 +156,10 @@ class Jobs:
 
     def read(self, now: float) -> Reading[QueueState]:
         sets = (self._completed, self._failed)
-        replies = iter(
-            (
-                yield [
-                    *self._counts,
-                    *self._heads,
-                    *self._totals,
-                    *(command for each in sets for command in each.commands()),
-                ]
-            )
-        )
+        newest = [command for each in sets for command in each.commands()]
+        replies = iter((yield [*self._counts, *self._heads, *self._totals, *newest]))
         messages: dict[str, int] = {}
-        for (_, _, state), _ in zip(STATES, self._counts, strict=True):
+        for _, _, state in STATES:
             messages[state] = messages.get(state, 0) + next(replies)
         heads = [(state, one(next(replies))) for state, _ in HEADS]
         totals = [next(replies) for _ in self._totals]

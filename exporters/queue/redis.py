@@ -103,24 +103,21 @@ class Lists:
         ]
         failed = config.failed
         self._kind = Command("TYPE", failed) if failed else None
-        self._failed = {b"list": Command("LLEN", failed), b"zset": Command("ZCARD", failed)} if failed else {}
+        lengths = ((b"list", "LLEN"), (b"zset", "ZCARD"))
+        self._failed = {kind: Command(word, failed, may_fail=True) for kind, word in lengths if failed}
         self._known_kind = b"list"
         self._commands = [command for _, command in self._fixed]
 
     def read(self, now: float) -> Reading[QueueState]:
         if self._kind is None:
             return self._state((yield self._commands), now)
-        kind, failed, *replies = yield [self._kind, self._of_failed(), *self._commands]
+        kind, failed, *replies = yield [self._kind, self._failed[self._known_kind], *self._commands]
         if kind in self._failed and kind != self._known_kind:  # only once: from now on the right one is asked
             self._known_kind = kind
-            (failed,) = yield [self._of_failed()]
+            (failed,) = yield [self._failed[kind]]
         if isinstance(failed, Exception):
-            raise ValueError(failure(self._of_failed(), failed))
+            raise ValueError(failure(self._failed[self._known_kind], failed))
         return self._state(replies, now, {"failed": failed})
-
-    def _of_failed(self) -> Command:
-        words = self._failed[self._known_kind].words
-        return Command(*words, may_fail=True)
 
     def _state(self, replies: Replies, now: float, more: Mapping[str, int] = MappingProxyType({})) -> QueueState:
         messages: dict[str, int] = {}

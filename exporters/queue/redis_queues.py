@@ -15,6 +15,7 @@ from exporters.queue.state import QueueState, queue_metrics
 
 SCAN_SECONDS = 0.25  # of one scrape
 SCAN_COUNT = 1000  # keys that the server looks at in one go
+SCAN_KEYS = 2000  # that match, of one scrape
 REST_SECONDS = 60.0  # between two passes over all keys
 
 
@@ -130,7 +131,7 @@ class Scan:
             keys.update(found)
             if self._cursor == b"0":
                 self._rest_until = time.monotonic() + REST_SECONDS
-            elif time.monotonic() - started > SCAN_SECONDS:
+            elif time.monotonic() - started > SCAN_SECONDS or len(keys) >= SCAN_KEYS:
                 break
         learned, failed = together(ask, {key: self._found.of_key(key) for key in keys})
         queues = {name: queue for found in learned.values() for name, queue in found.items()}
