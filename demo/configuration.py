@@ -78,7 +78,7 @@ def tidewise(chosen: Settings, addresses: Addresses, time_zone: str = "Asia/Seou
     """tidewise.yaml: what a user would write, with the demo's addresses and its quick intervals."""
     document = {
         "prometheus": {"url": addresses.prometheus_url},
-        "exporters": _exporters(addresses),
+        "exporters": _exporters(chosen, addresses),
         "workloads": [_workload(chosen)],
         "forecast": {
             "listen": [f"{HOST}:{addresses.forecast_port}"],
@@ -97,7 +97,12 @@ def tidewise(chosen: Settings, addresses: Addresses, time_zone: str = "Asia/Seou
     return document
 
 
-def _exporters(addresses: Addresses) -> dict[str, Any]:
+def exporters(chosen: Settings) -> list[str]:
+    """Which exporters run: those of which this machine has something to show."""
+    return ["host", "queue", "latency", "database", *(["cost"] if chosen.budget else [])]
+
+
+def _exporters(chosen: Settings, addresses: Addresses) -> dict[str, Any]:
     queue = {
         "name": settings.QUEUE,
         "active": list(settings.ACTIVE_KEYS),
@@ -109,10 +114,32 @@ def _exporters(addresses: Addresses) -> dict[str, Any]:
             "process_seconds": settings.PROCESS_SECONDS_KEY,
         },
     }
-    return {
+    asked = {
+        "forecast": addresses.forecast_port,
+        "scale": addresses.scale_port,
+        "recovery": addresses.recovery_port,
+        **({"budget": addresses.budget_port} if chosen.budget else {}),
+    }
+    document: dict[str, Any] = {
         "listen": [addresses.exporter],
         "queue": {"redis": [{"url": addresses.redis_url, "queues": [queue]}]},
+        "latency": {
+            "probes": {
+                "http": [
+                    {"service": f"tidewise-{name}", "url": f"http://{HOST}:{port}/-/healthy"}
+                    for name, port in asked.items()
+                ]
+            }
+        },
+        "database": {"redis": [{"url": addresses.redis_url, "name": "jobs"}]},
     }
+    if chosen.budget:
+        folder = chosen.folder.resolve()
+        document["database"]["sqlite"] = [{"path": str(folder / "ledger.sqlite"), "name": "ledger"}]
+        document["cost"] = {
+            "ledger": {"url": addresses.budget_url, "token_file": str(token_file(folder, "budget"))},
+        }
+    return document
 
 
 def _fleet(chosen: Settings, *words: str) -> list[str]:

@@ -175,7 +175,11 @@ def tidewise_processes(chosen: Settings, addresses: Addresses) -> dict[str, OwnP
         "recovery": addresses.recovery_port,
     }
     exporter = OwnProcess(
-        "tidewise-exporter", folder, "exporters", ["host", "queue", *config], port=addresses.exporter_port
+        "tidewise-exporter",
+        folder,
+        "exporters",
+        [*configuration.exporters(chosen), *config],
+        port=addresses.exporter_port,
     )
     return {
         "exporter": exporter,

@@ -103,10 +103,12 @@ def test_the_written_configuration_is_a_users(addresses: Addresses, tmp_path: Pa
     assert (workload.mode, workload.replicas.min, workload.replicas.max) == ("act", 1, 20)
     assert (workload.slo.wait_seconds, workload.slo.objective, workload.lead_time_seconds) == (5.0, 0.95, 60.0)
     assert config.scale.record_every_seconds == 0.0
-    section: Any = read_section(path, ["host", "queue"])
+    section: Any = read_section(path, configuration.exporters(Settings(folder=tmp_path)))
     assert section.listen == [addresses.exporter]
     assert len(section.queue.redis[0].queues[0].active) == 20
+    assert [probe.service for probe in section.latency.probes.http][-1] == "tidewise-budget"
     assert config.budget is not None
+    assert section.cost.ledger.token_file == config.budget.token_file
     assert (str(config.budget.total), str(config.budget.usage), config.budget.time_zone) == (
         "24,900 KRW",
         "15,000 KRW",
