@@ -180,6 +180,8 @@ def failure(command: Command, error: Exception) -> str:
     """The sentence for a command that failed."""
     words = [shown(word) for word in command.words]
     verb, key = (f"{words[0]} {words[1]}", words[2]) if words[0] == "XINFO" else words[:2]
+    if type(error).__name__ in ("MovedError", "AskError"):  # its text is the slot and the node
+        return f"the key '{key}' is on another node of the Cluster ({error}); name that server for this queue"
     return f"{verb} of the key '{key}' failed ({error}); check what it holds"
 
 

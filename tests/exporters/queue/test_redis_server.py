@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from exporters import labels
 from exporters.queue import bull, celery, redis_queues, rq
 from exporters.queue.redis import age_seconds
-from exporters.queue.redis_server import Command, Reading, together
+from exporters.queue.redis_server import Command, Reading, failure, together
 from testbed.parts import Redis, free_port
 
 Watch = Callable[[Mapping[str, Any]], Any]
@@ -59,6 +59,13 @@ def test_readings_share_their_steps_and_each_fails_alone() -> None:
         "fails": "GET of the key 'bad' failed (no such); check what it holds",
         "raises": "it holds something else",
     }
+
+
+def test_a_key_on_another_node_of_a_cluster_says_where() -> None:
+    moved = client_library.exceptions.MovedError("15495 10.0.0.7:6379")
+    assert failure(Command("LLEN", "jobs"), moved) == (
+        "the key 'jobs' is on another node of the Cluster (15495 10.0.0.7:6379); name that server for this queue"
+    )
 
 
 def test_a_command_is_written_by_the_length_of_its_bytes() -> None:
