@@ -24,15 +24,16 @@ if TYPE_CHECKING:
 # What an address may say after its question mark; names are libpq's.
 PARAMETERS = ("host", "sslmode", "sslrootcert", "sslcert", "sslkey", "channel_binding", "target_session_attrs")
 EXAMPLE = "postgresql://watcher@db.example.com:5432/shop"
-# Why a server could not be reached, and by what its answer is known. Servers may speak other languages: then `other`.
+# Why a server could not be reached, and by what its answer is known; the first that fits. Servers may speak other
+# languages: then `other`.
 REASONS = {
     "connections_exhausted": ("too many clients", "remaining connection slots", "too many connections"),
     "starting": ("starting up", "shutting down", "recovery mode", "not yet accepting connections"),
+    "credentials": ("authentication", "password", "pg_hba", 'role "', "permission denied", "not permitted to log in"),
+    "no_database": ('database "',),
     "refused": ("refused", "no such file or directory", "failed to resolve", "could not translate", "not known"),
     "timeout": ("timeout", "timed out", "no route to host", "unreachable"),
     "tls": ("ssl", "certificate"),
-    "no_database": ("database",),  # together with "does not exist"
-    "credentials": ("authentication", "password", "pg_hba", "role ", "permission denied", "not permitted to log in"),
 }
 OTHER_REASON = "other"
 # A time without a zone is taken as UTC; GMT is that, and known to every server.
@@ -177,7 +178,6 @@ class Client:
         import psycopg
 
         limit = deadline if seconds is None else min(deadline, time.monotonic() + seconds)
-
         if self._connection is not None:
             try:
                 with _cut_at(self._connection, (time.monotonic() + deadline) / 2):  # leave time for a new one
@@ -214,10 +214,7 @@ class Client:
 def reason(text: str) -> str:
     """Why there is no connection, by what the server or libpq said."""
     text = text.lower()
-    for name, marks in REASONS.items():
-        if any(mark in text for mark in marks) and (name != "no_database" or "does not exist" in text):
-            return name
-    return OTHER_REASON
+    return next((name for name, marks in REASONS.items() if any(mark in text for mark in marks)), OTHER_REASON)
 
 
 def said(error: "psycopg.Error") -> str:
