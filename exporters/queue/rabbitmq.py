@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     import urllib3
 
 SYSTEM = "rabbitmq"
-PAGE_SIZE = 500  # the most that the API gives at once
-LONGEST_PATTERN = 3000  # characters of an address, which servers limit to 8 kB
+FEW = 50  # named queues: asked for one by one, 2 ms each; more, or unknown ones, come with the list of all
 LARGEST_ANSWER = 64 * 2**20  # bytes
 # What is asked of each queue; the rest of the answer would be ten times as much.
 COLUMNS = (
@@ -132,7 +131,7 @@ def collectors(servers: Sequence[Server]) -> Mapping[str, CollectFunction]:
 
 
 class RabbitQueues:
-    """Reads the queues of one virtual host, hundreds a request."""
+    """Reads the queues of one virtual host."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -143,7 +142,8 @@ class RabbitQueues:
     def collect(self, deadline: float) -> Iterator[Metric]:
         try:
             if self._counts is None:
-                self._counts = not self._api.get("/overview", {}, deadline).get("disable_stats", False)
+                overview = self._api.get("/overview", {"columns": "disable_stats"}, deadline)
+                self._counts = not (isinstance(overview, dict) and overview.get("disable_stats"))
             found = read_queues(self._api, self._server, deadline)
         except Exception:
             self._counts = None
@@ -166,37 +166,28 @@ class RabbitQueues:
 
 
 def read_queues(api: "Api", server: Server, deadline: float) -> dict[str, Mapping[str, Any]]:
-    """What the API says of each queue that is there and asked for, by name. At most one more than `most`."""
-    found: dict[str, Mapping[str, Any]] = {}
-    for pattern in patterns(server):
-        page, last = 1, 1
-        while page <= last and len(found) <= server.most:
-            asked = {"page": page, "page_size": PAGE_SIZE, "use_regex": "true", "name": pattern, "sort": "name"}
-            path = f"/queues/{quote(server.vhost, safe='')}"
-            answer = api.get(path, {**asked, "columns": ",".join(COLUMNS)}, deadline)
-            items, last = answer.get("items"), answer.get("page_count", 1)
-            if not isinstance(items, list) or not isinstance(last, int):
-                raise ReadError(
-                    f"{server.address}: the answer has no list of queues; is this RabbitMQ's management API?"
-                )
-            found.update({str(item["name"]): item for item in items if isinstance(item, dict) and "name" in item})
-            page += 1
-    return found
+    """What the API says of each queue that is there and asked for, by name."""
+    names = {name for queue in server.queues for name in (queue.name, queue.dead_letters) if name}
+    columns = {"columns": ",".join(COLUMNS)}
+    path = f"/queues/{quote(server.vhost, safe='')}"
+    if server.match is None and len(names) <= FEW:
+        each = {name: api.get(f"{path}/{quote(name, safe='')}", columns, deadline) for name in names}
+        if None in each.values() and api.get(path, {"page": 1, "page_size": 1, "columns": "name"}, deadline) is None:
+            raise ReadError(_no_vhost(server))
+        return {name: item for name, item in each.items() if isinstance(item, dict)}
+    # All at once: a page of the API costs the server as much as all of them.
+    items = api.get(path, columns, deadline)
+    if items is None:
+        raise ReadError(_no_vhost(server))
+    if not isinstance(items, list):
+        raise ReadError(f"{server.address}: the answer is no list of queues; is this RabbitMQ's management API?")
+    wanted = re.compile(server.match) if server.match is not None else None
+    found = {str(item["name"]): item for item in items if isinstance(item, dict) and "name" in item}
+    return {name: item for name, item in found.items() if name in names or (wanted and wanted.fullmatch(name))}
 
 
-def patterns(server: Server) -> Iterator[str]:
-    """The regular expressions that together find every queue asked for, each short enough for an address."""
-    names = [re.escape(name) for queue in server.queues for name in (queue.name, queue.dead_letters) if name]
-    part: list[str] = []
-    for name in names:
-        if part and len(quote("|".join([*part, name]), safe="")) > LONGEST_PATTERN:
-            yield rf"\A(?:{'|'.join(part)})\z"
-            part = []
-        part.append(name)
-    if part:
-        yield rf"\A(?:{'|'.join(part)})\z"
-    if server.match is not None:
-        yield rf"\A(?:{server.match})\z"
+def _no_vhost(server: Server) -> str:
+    return f"{server.address}: there is no virtual host '{clean(server.vhost)}'; mend vhost, or the address"
 
 
 def queue_states(
@@ -291,8 +282,8 @@ class Api:
         self._server = server
         self._pool: urllib3.PoolManager | None = None
 
-    def get(self, path: str, query: Mapping[str, object], deadline: float) -> dict[str, Any]:
-        """The object it answers with. Raises ReadError."""
+    def get(self, path: str, query: Mapping[str, object], deadline: float) -> Any:
+        """The object or list it answers with, None for something that is not there (404). Raises ReadError."""
         import urllib3
 
         where = urlsplit(self._server.url).netloc
@@ -313,14 +304,14 @@ class Api:
                 f"and any permissions on the virtual host"
             )
         if status == 404:
-            raise ReadError(f"{where}: has no virtual host '{clean(self._server.vhost)}'; mend vhost, or the address")
+            return None
         if status != 200:
             raise ReadError(f"{where}: answered with the status {status}; see the server's log")
         try:
             answer = json.loads(body)
         except (ValueError, RecursionError):
             answer = None
-        if not isinstance(answer, dict):
+        if not isinstance(answer, (dict, list)):
             raise ReadError(
                 f"{where}: the answer is not the JSON that was asked for; is this RabbitMQ's management API?"
             )

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from exporters.collector import CollectFunction, PartialReadError
 from exporters.queue import rabbitmq
-from exporters.queue.rabbitmq import ReadError, Server, collectors, patterns, queue_states
+from exporters.queue.rabbitmq import ReadError, Server, collectors, queue_states
 from exporters.queue.state import QueueState
 from testbed.parts import HOST, free_port
 from testbed.services import RabbitMQ
@@ -148,14 +148,6 @@ def test_two_names_that_are_cut_to_the_same_are_told() -> None:
     assert len(problems) == 1
 
 
-def test_hundreds_of_named_queues_are_a_few_addresses_of_bearable_length() -> None:
-    names = [f"team.{number:03}.(jobs)" for number in range(300)]
-    asked = list(patterns(Server(url=URL, queues=[{"name": name} for name in names])))
-    assert len(asked) < 8
-    assert all(len(rabbitmq.quote(pattern, safe="")) < 4000 for pattern in asked)
-    assert sum(pattern.count("jobs") for pattern in asked) == 300
-
-
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 2**70) | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
@@ -214,12 +206,12 @@ def drip() -> Iterator[bytes]:
 
 BAD = [
     pytest.param(401, [b"{}"], r"refused the user 'watcher'; check password_file", id="a wrong password"),
-    pytest.param(404, [b"{}"], r"has no virtual host '/'", id="no such virtual host"),
+    pytest.param(404, [b"{}"], r"there is no virtual host '/'", id="no such virtual host"),
     pytest.param(503, [b"{}"], r"answered with the status 503", id="an overloaded server"),
     pytest.param(200, [b"<html>"], r"the answer is not the JSON that was asked for", id="a page for people"),
     pytest.param(200, [b"[" * 40_000], r"the answer is not the JSON that was asked for", id="JSON too deep to read"),
-    pytest.param(200, [b"[1]"], r"the answer is not the JSON that was asked for", id="JSON of something else"),
-    pytest.param(200, [b'{"items": 3}'], r"the answer has no list of queues", id="an object of something else"),
+    pytest.param(200, [b"1"], r"the answer is not the JSON that was asked for", id="JSON of something else"),
+    pytest.param(200, [b'{"items": 3}'], r"the answer is no list of queues", id="an object of something else"),
     pytest.param(200, (b"x" * 1000 for _ in range(100)), r"its answer is larger than 50000 bytes", id="a huge answer"),
     pytest.param(200, drip(), r"no answer in time", id="an answer that never ends"),
 ]
@@ -262,7 +254,7 @@ def test_a_certificate_is_checked_against_the_ca_file(answering: HTTPServer, tmp
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
     answering.socket = context.wrap_socket(answering.socket, server_side=True)
-    answering.answer = lambda path: (200, [json.dumps({"items": [{"name": "q", **IDLE}]}).encode()])  # type: ignore[attr-defined]
+    answering.answer = lambda path: (200, [json.dumps([{"name": "q", **IDLE}]).encode()])  # type: ignore[attr-defined]
     url = f"https://{HOST}:{answering.server_port}"
     with pytest.raises(ReadError, match=r"TLS failed .*check its certificate and ca_file"):
         list(collectors([Server(url=url, match="q")])[f"{HOST}:{answering.server_port}/"](time.monotonic() + 2))
@@ -338,10 +330,9 @@ def test_messages_go_from_ready_to_active_to_done(rabbitmq: RabbitMQ, rabbitmq_v
 
 
 @pytest.mark.real
-def test_a_user_who_may_only_watch_finds_the_queues_of_a_kind_page_by_page(
-    rabbitmq: RabbitMQ, rabbitmq_vhost: str, shown: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_user_who_may_only_watch_finds_the_queues_of_a_kind(
+    rabbitmq: RabbitMQ, rabbitmq_vhost: str, shown: Any, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("exporters.queue.rabbitmq.PAGE_SIZE", 2)
     (tmp_path / "password").write_text("päss word\n")
     rabbitmq.api("PUT", "/users/watcher", {"password": "päss word", "tags": "monitoring"})
     nothing = {"configure": "^$", "write": "^$", "read": "^$"}
@@ -364,21 +355,35 @@ def test_a_user_who_may_only_watch_finds_the_queues_of_a_kind_page_by_page(
 
 
 @pytest.mark.real
+def test_many_named_queues_come_with_one_list(
+    rabbitmq_vhost: str, rabbitmq: RabbitMQ, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rabbitmq.api("PUT", f"/queues/{rabbitmq_vhost}/here", {})
+    server = Server(url=rabbitmq.management_url, vhost=rabbitmq_vhost, queues=[{"name": "here"}, {"name": "gone"}])
+    few = page(collectors([server]))
+    monkeypatch.setattr("exporters.queue.rabbitmq.FEW", 1)
+    many = page(collectors([server]))
+    assert line("messages", 0, "gone", "ready") in few.splitlines()
+    assert line("messages", 0, "gone", "ready") in many.splitlines()
+
+
+@pytest.mark.real
 def test_a_refused_password_and_a_missing_vhost_are_told(rabbitmq: RabbitMQ, tmp_path: Path) -> None:
     (tmp_path / "password").write_text("wrong")
     for options, sentence in (
-        ({"password_file": tmp_path / "password"}, "refused the user 'guest'"),
-        ({"vhost": "nowhere"}, "has no virtual host 'nowhere'"),
+        ({"match": "x", "password_file": tmp_path / "password"}, "refused the user 'guest'"),
+        ({"match": "x", "vhost": "nowhere"}, "there is no virtual host 'nowhere'"),
+        ({"queues": [{"name": "jobs"}], "vhost": "nowhere"}, "there is no virtual host 'nowhere'"),
     ):
-        server = Server(url=rabbitmq.management_url, match="x", **options)
+        server = Server(url=rabbitmq.management_url, **options)
         with pytest.raises(ReadError, match=sentence):
             list(collectors([server])[server.address](time.monotonic() + 5))
 
 
 def test_what_could_be_read_is_there_beside_what_could_not(answering: HTTPServer, page: Page) -> None:
     items = [{"name": "a", **RUNNING}, {"name": "b", **RUNNING, "state": "crashed"}]
-    answering.answer = lambda path: (200, [json.dumps({"items": items, "page_count": 1}).encode()])  # type: ignore[attr-defined]
-    server = Server(url=f"http://{HOST}:{answering.server_port}", match="x")
+    answering.answer = lambda path: (200, [json.dumps(items).encode()])  # type: ignore[attr-defined]
+    server = Server(url=f"http://{HOST}:{answering.server_port}", match="a|b")
     assert 'queue_messages{queue="a",state="ready",system="rabbitmq"} 3.0' in page(collectors([server]))
     with pytest.raises(PartialReadError, match=r"^queue 'b': it is crashed; see to the node that holds it$"):
         list(collectors([server])[server.address](time.monotonic() + 2))
