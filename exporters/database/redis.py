@@ -1,5 +1,6 @@
 """Redis as a database: memory, keys, persistence, replication. Two commands a scrape: PING and INFO."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
@@ -137,26 +138,27 @@ PLAIN: dict[str, tuple[Gauge | Counter, tuple[str, ...]]] = {
 
 
 def redis_facts(info: Mapping[str, str], replica: Cap) -> Iterator[Fact]:
-    """What INFO says. A field that this server does not have is no fact."""
+    """What INFO says. A field that this server does not have, or whose value is no number, is no fact."""
     for field, (family, labels) in PLAIN.items():
-        if field in info:
-            yield family, labels, float(info[field])
+        if (number := _number(info.get(field))) is not None:
+            yield family, labels, number
     if "redis_version" in info:
         yield INFO, (clean(info["redis_version"]),), 1
-    if float(info.get("maxmemory", 0)):
-        yield MEMORY_MAX, (), float(info["maxmemory"])
-    if "connected_clients" in info:
-        blocked = float(info.get("blocked_clients", 0))
+    if limit := _number(info.get("maxmemory")):
+        yield MEMORY_MAX, (), limit
+    if (clients := _number(info.get("connected_clients"))) is not None:
+        blocked = _number(info.get("blocked_clients")) or 0.0
         yield CONNECTIONS, ("blocked",), blocked
-        yield CONNECTIONS, ("unblocked",), max(0.0, float(info["connected_clients"]) - blocked)
+        yield CONNECTIONS, ("unblocked",), max(0.0, clients - blocked)
     if "rdb_last_bgsave_status" in info:
         yield PERSISTENCE, ("rdb",), info["rdb_last_bgsave_status"] == "ok"
     if info.get("aof_enabled") == "1":
         written = info.get("aof_last_write_status"), info.get("aof_last_bgrewrite_status", "ok")
         yield PERSISTENCE, ("aof",), written == ("ok", "ok")
-    for field, value in {"db0": "", **info}.items():  # a database without keys is not told of
-        if field.startswith("db") and field[2:].isdigit():
-            yield KEYS, (field,), float(_parts(value).get("keys", 0))
+    for field, value in {"db0": "keys=0", **info}.items():  # a database without keys is not told of
+        keys = _number(_parts(value).get("keys")) if _numbered(field, "db") else None
+        if keys is not None:
+            yield KEYS, (field,), keys
     yield from _replication(info, replica)
 
 
@@ -168,16 +170,37 @@ def _replication(info: Mapping[str, str], replica: Cap) -> Iterator[Fact]:
     if follows:
         linked = info.get("master_link_status") == "up"
         yield LINK, (), linked
-        if linked and "slave_read_repl_offset" in info:
-            yield LAG_BYTES, ("self",), max(0, int(info["slave_read_repl_offset"]) - int(info["slave_repl_offset"]))
+        if linked:
+            yield from _behind("self", _number(info.get("slave_read_repl_offset")), info.get("slave_repl_offset"))
     for field, value in info.items():
-        if field.startswith("slave") and field[5:].isdigit() and "state=online" in value:
+        if _numbered(field, "slave") and "state=online" in value:
             about = _parts(value)
             name = replica(f"{about.get('ip')}:{about.get('port')}")
-            yield LAG, (name,), max(0, int(about.get("lag", 0)))
-            yield LAG_BYTES, (name,), max(0, int(info.get("master_repl_offset", 0)) - int(about.get("offset", 0)))
+            if (seconds := _number(about.get("lag"))) is not None:
+                yield LAG, (name,), max(0.0, seconds)
+            yield from _behind(name, _number(info.get("master_repl_offset")), about.get("offset"))
+
+
+def _behind(name: str, written: float | None, applied: str | None) -> Iterator[Fact]:
+    offset = _number(applied)
+    if written is not None and offset is not None:
+        yield LAG_BYTES, (name,), max(0.0, written - offset)
+
+
+def _numbered(field: str, word: str) -> bool:
+    """Whether the field is db0, slave3 or the like."""
+    number = field.removeprefix(word)
+    return number != field and number.isascii() and number.isdigit() and len(number) < 8
 
 
 def _parts(value: str) -> dict[str, str]:
     """keys=3,expires=0 as a dict."""
     return {field: rest for field, equals, rest in (part.partition("=") for part in value.split(",")) if equals}
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text) if text else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

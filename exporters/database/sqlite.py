@@ -19,6 +19,15 @@ from exporters.runtime.config import Section
 MAGIC = b"SQLite format 3\0"
 WAL_PLACE = 18  # in the header: 2 where the file is written through a write-ahead log
 _PATIENCE_SECONDS = 0.1  # for a lock
+# By the beginning of SQLite's name for the error.
+REASONS = {
+    "SQLITE_NOTADB": "not_a_database",
+    "SQLITE_CORRUPT": "corrupt",
+    "SQLITE_CANTOPEN": "unreadable",
+    "SQLITE_PERM": "unreadable",
+    "SQLITE_READONLY": "unreadable",  # a crash left a journal that its owner has to roll back
+    "SQLITE_IOERR": "unreadable",
+}
 
 
 class Database(Section):
@@ -62,7 +71,7 @@ class SqliteFile:
             reason = "no_database" if isinstance(error, FileNotFoundError) else "unreadable"
             yield from self._health.down(reason, f"{self._path}: {error.strerror}; check the path and its permissions")
         except sqlite3.Error as error:
-            reason = {"SQLITE_NOTADB": "not_a_database", "SQLITE_CORRUPT": "corrupt"}.get(_code(error), "other")
+            reason = next((name for code, name in REASONS.items() if _code(error).startswith(code)), "other")
             yield from self._health.down(reason, f"{self._path}: {error}; is this the file that you mean?")
         else:
             yield from self._health.up(facts)

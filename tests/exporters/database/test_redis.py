@@ -1,11 +1,14 @@
 """Redis as a database, on real servers."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis as client_library
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from exporters.database.redis import info_fields, reason, redis_facts
 from exporters.database.state import LAG
@@ -169,3 +172,17 @@ def facts(text: str) -> dict[str, float]:
 def test_what_info_tells(text: str, expected: dict[str, float]) -> None:
     assert facts(text) == expected
     assert LAG.labels[-1] == "replica"
+
+
+WORDS = ["maxmemory", "connected_clients", "db0", "slave0", "role", "master_repl_offset", "aof_enabled", ":", "=", ","]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.one_of(st.sampled_from([*WORDS, "\r\n", "keys=", "lag=", "state=online", "slave", "1e999"]), st.text()))
+)
+def test_whatever_info_is_it_is_read(words: list[str]) -> None:
+    text = "".join(words).encode("utf-8", "surrogatepass")
+    for _, labels, value in redis_facts(info_fields(text), Cap("test", "replica", 3)):
+        assert math.isfinite(value)
+        assert all(label.encode() is not None for label in labels)

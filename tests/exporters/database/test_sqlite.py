@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from exporters.database.sqlite import Database, SqliteFile
 
 
 @pytest.fixture
@@ -137,3 +141,19 @@ def test_a_torn_file_is_corrupt(file: Path, watched: Callable[..., Any]) -> None
 def test_a_file_that_may_not_be_read(file: Path, watched: Callable[..., Any]) -> None:
     file.chmod(0)
     assert watched("sqlite", path=str(file)).series() == {"up": 0, "unreachable unreadable": 1}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(places=st.dictionaries(st.integers(16, 4500), st.integers(0, 255), max_size=8), end=st.integers(0, 49152))
+def test_a_file_with_any_damage_is_read_or_down_and_stays_as_it_is(
+    file: Path, places: dict[int, int], end: int
+) -> None:
+    data = bytearray(file.read_bytes())
+    for place, byte in places.items():
+        data[place] = byte
+    path = file.with_name("damaged.db")
+    path.write_bytes(data[:end])
+    (metric, *_) = SqliteFile(Database(path=path)).collect(0.0)
+    assert metric.samples[0].value in (0, 1)
+    assert path.read_bytes() == data[:end]
+    assert [each.name for each in sorted(file.parent.iterdir())] == sorted([file.name, path.name])
