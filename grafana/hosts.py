@@ -52,6 +52,32 @@ def _cpu() -> list[Panel]:
             stacked=True,
             span=8,
         ),
+        lines(
+            "Load and tasks",
+            "Load over five minutes; tasks that run or wait for a processor, and those that wait for a disk, now.",
+            COUNT,
+            query(f"host_load5{{{ON}}}", "{{instance}} load"),
+            query(f"host_tasks{{{ON}}}", "{{instance}} {{state}}"),
+            span=8,
+        ),
+        lines(
+            "Switches, interrupts, new tasks",
+            "A second. Many switches with little work are tasks that wait for each other.",
+            "ops",
+            query(f"rate(host_context_switches_total{{{ON}}}{RATE})", "{{instance}} switches"),
+            query(f"rate(host_interrupts_total{{{ON}}}{RATE})", "{{instance}} interrupts"),
+            query(f"rate(host_forks_total{{{ON}}}{RATE})", "{{instance}} new tasks"),
+            span=8,
+        ),
+        lines(
+            "Threads and open files",
+            "Of the whole machine. n/a: its limit, where there is none but memory.",
+            COUNT,
+            query(f"host_threads{{{ON}}}", "{{instance}} threads"),
+            query(f"host_file_descriptors{{{ON}}}", "{{instance}} open files"),
+            query(f"host_file_descriptors_limit{{{ON}}}", "{{instance}} limit of open files"),
+            span=8,
+        ),
     ]
 
 
@@ -74,6 +100,43 @@ def _memory() -> list[Panel]:
             query(f"host_memory_total_bytes{{{ON}}}", "{{instance}} total"),
             query(f"host_memory_available_bytes{{{ON}}}", "{{instance}} available"),
             query(f"host_swap_total_bytes{{{ON}}} - host_swap_free_bytes", "{{instance}} swap used"),
+            span=8,
+        ),
+        lines(
+            "What memory holds",
+            "By programs, by files (cached, mapped, dirty) and by the kernel, of all chosen machines.",
+            BYTES,
+            *(
+                query(f"sum(host_memory_{part}_bytes{{{ON}}})", part.replace("_", " "))
+                for part in (
+                    "anonymous",
+                    "cached",
+                    "mapped",
+                    "slab",
+                    "page_tables",
+                    "unevictable",
+                    "dirty",
+                    "writeback",
+                )
+            ),
+            span=8,
+        ),
+        lines(
+            "Memory wanted again",
+            "Pages a second that were taken back too early (refaults) or had to be read from a disk (major faults): "
+            "the work does not fit into memory.",
+            "ops",
+            query(f"rate(host_memory_refaults_total{{{ON}}}{RATE})", "{{instance}} refaults {{kind}}"),
+            query(f"rate(host_memory_major_faults_total{{{ON}}}{RATE})", "{{instance}} major faults"),
+            span=8,
+        ),
+        lines(
+            "Swapped, and killed for want of memory",
+            "Bytes a second to and from swap; processes that the kernel ended, within each interval.",
+            BYTES_PER_SECOND,
+            query(f"rate(host_swap_in_bytes_total{{{ON}}}{RATE})", "{{instance}} in"),
+            query(f"rate(host_swap_out_bytes_total{{{ON}}}{RATE})", "{{instance}} out"),
+            query(f"increase(host_oom_kills_total{{{ON}}}{RATE})", "{{instance}} killed (count)"),
             span=8,
         ),
     ]
@@ -99,6 +162,35 @@ def _disks() -> list[Panel]:
             low=None,
             span=8,
         ),
+        lines(
+            "Latency of disks",
+            "Mean time of a request that ended, and of a flush (what a database waits for at each commit).",
+            "s",
+            *(
+                query(
+                    f"rate(host_disk_{kind}_seconds_total{{{ON}}}{RATE})"
+                    f" / (rate(host_disk_{kinds}_total{{{ON}}}{RATE}) > 0)",
+                    f"{{{{instance}}}} {{{{device}}}} {kind}",
+                )
+                for kind, kinds in (("read", "reads"), ("write", "writes"), ("flush", "flushes"))
+            ),
+            span=8,
+        ),
+        lines(
+            "Requests to disks",
+            "A second, by disk.",
+            "iops",
+            query(f"rate(host_disk_reads_total{{{ON}}}{RATE})", "{{instance}} {{device}} reads"),
+            query(f"rate(host_disk_writes_total{{{ON}}}{RATE})", "{{instance}} {{device}} writes"),
+            span=8,
+        ),
+        lines(
+            "Requests at once",
+            "Mean over each interval, by disk. More than a disk works on together wait in line.",
+            COUNT,
+            query(f"rate(host_disk_queued_seconds_total{{{ON}}}{RATE})", "{{instance}} {{device}}"),
+            span=8,
+        ),
         bars(
             "Left on file systems",
             "For programs that are not root, now.",
@@ -114,6 +206,21 @@ def _disks() -> list[Panel]:
             RATIO,
             query(f"node_mountpoint:filesystem_avail:ratio{{{ON}}}", "{{instance}} {{mountpoint}}"),
             limits=((0.05, RED),),
+            high=1,
+        ),
+        lines(
+            "Files left on file systems",
+            "Inodes that are free, of all: without one no file can be made, whatever space there is. n/a: no limit.",
+            RATIO,
+            query(f"host_filesystem_files_free{{{ON}}} / host_filesystem_files", "{{instance}} {{mountpoint}}"),
+            limits=((0.05, RED),),
+            high=1,
+        ),
+        lines(
+            "File systems that cannot be written",
+            "1: read-only, meant so or after an error of the disk.",
+            COUNT,
+            query(f"host_filesystem_readonly{{{ON}}}", "{{instance}} {{mountpoint}}"),
             high=1,
         ),
     ]
@@ -144,17 +251,65 @@ def _network() -> list[Panel]:
                 "{{instance}} {{device}} drops",
             ),
         ),
+        lines(
+            "TCP that goes wrong",
+            "A second: sent again, refused or not answered, broken off while open.",
+            "ops",
+            query(f"rate(host_tcp_retransmits_total{{{ON}}}{RATE})", "{{instance}} sent again"),
+            query(f"rate(host_tcp_failed_opens_total{{{ON}}}{RATE})", "{{instance}} not answered"),
+            query(f"rate(host_tcp_broken_total{{{ON}}}{RATE})", "{{instance}} broken"),
+            query(f"rate(host_tcp_resets_sent_total{{{ON}}}{RATE})", "{{instance}} resets sent"),
+            query(f"sum by (instance) (rate(host_udp_errors_total{{{ON}}}{RATE}))", "{{instance}} UDP lost"),
+            span=8,
+        ),
+        lines(
+            "Connections",
+            "TCP connections that are open; those begun a second, by this machine (active) and by others (passive).",
+            COUNT,
+            query(f"host_tcp_established{{{ON}}}", "{{instance}} open"),
+            query(f"rate(host_tcp_opens_total{{{ON}}}{RATE})", "{{instance}} {{side}}"),
+            span=8,
+        ),
+        lines(
+            "Connections that the firewall follows",
+            "Of as many as it can; at 1 new ones are dropped. n/a: it follows none.",
+            RATIO,
+            query(f"host_conntrack_entries{{{ON}}} / host_conntrack_limit", "{{instance}}"),
+            limits=((0.9, RED),),
+            high=1,
+            span=8,
+        ),
     ]
 
 
 def _cgroup() -> list[Panel]:
     return [
         lines(
+            "CPU of the cgroup",
+            "CPUs' worth of time it uses, and may use where it has a limit.",
+            "suffix: CPUs",
+            query(f"rate(host_cgroup_cpu_seconds_total{{{ON}}}{RATE})", "{{instance}} in use"),
+            query(f"host_cgroup_cpu_limit{{{ON}}}", "{{instance}} limit"),
+            span=8,
+        ),
+        lines(
             "CPU throttled",
             "Time in which the exporter's own cgroup wanted CPU and was not allowed it; 1 is all of the time. "
             "n/a: no limit.",
             RATIO,
             query(f"rate(host_cgroup_cpu_throttled_seconds_total{{{ON}}}{RATE})", "{{instance}}"),
+            span=8,
+        ),
+        lines(
+            "Periods throttled",
+            "Of the periods in which it wanted CPU, those in which it was held back. n/a: no limit.",
+            RATIO,
+            query(
+                f"rate(host_cgroup_cpu_throttled_periods_total{{{ON}}}{RATE})"
+                f" / (rate(host_cgroup_cpu_periods_total{{{ON}}}{RATE}) > 0)",
+                "{{instance}}",
+            ),
+            high=1,
             span=8,
         ),
         lines(
@@ -170,6 +325,14 @@ def _cgroup() -> list[Panel]:
             "Processes of the cgroup that the kernel ended, within each interval.",
             COUNT,
             query(f"increase(host_cgroup_oom_kills_total{{{ON}}}{RATE})", "{{instance}}"),
+            span=8,
+        ),
+        lines(
+            "Tasks of the cgroup",
+            "Threads in it, and how many it may have where it has a limit.",
+            COUNT,
+            query(f"host_cgroup_tasks{{{ON}}}", "{{instance}} threads"),
+            query(f"host_cgroup_tasks_limit{{{ON}}}", "{{instance}} limit"),
             span=8,
         ),
     ]
