@@ -189,17 +189,30 @@ def test_what_cannot_hang_runs_in_the_scrape_s_own_thread_and_fails_alone_as_wel
 def test_threads_wait_for_the_next_scrape_and_no_more_of_them_than_a_few() -> None:
     lanes = Lanes()
     threads: set[threading.Thread] = set()
+    ended = threading.Semaphore(0)
+
+    def note() -> None:
+        threads.add(threading.current_thread())
+        ended.release()
+
     for _ in range(20):
-        done = threading.Event()
-        lanes.start(lambda done=done: (threads.add(threading.current_thread()), done.set()))  # type: ignore[misc]
-        assert done.wait(5)
+        lanes.start(note)
+        assert ended.acquire(timeout=5)
         time.sleep(0.001)
     assert len(threads) <= 5, "one of them does nearly everything"
-    gate, ended = threading.Event(), threading.Semaphore(0)
+
+    gate = threading.Event()
+
+    def hang() -> None:
+        gate.wait(10)
+        ended.release()
+
     for _ in range(KEPT + 5):
-        lanes.start(lambda: (gate.wait(10), ended.release()))
+        lanes.start(hang)
+    lanes.start(note)
+    assert ended.acquire(timeout=5), "none waits for another that hangs"
     gate.set()
-    assert all(ended.acquire(timeout=5) for _ in range(KEPT + 5)), "none waits for another that hangs"
+    assert all(ended.acquire(timeout=5) for _ in range(KEPT + 5))
 
 
 def test_a_clock_that_is_set_back_makes_no_duration_negative(monkeypatch: pytest.MonkeyPatch) -> None:
