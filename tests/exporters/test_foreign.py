@@ -26,7 +26,7 @@ from testbed.services import NodeExporter, PostgresExporter, PostgreSQL, RabbitM
 pytestmark = pytest.mark.real
 
 ROOT = Path(__file__).parents[2]
-WINDOW = "5s"  # of rates, in the copies of the rules: nobody waits five minutes here
+WINDOW = "3s"  # of rates, in the copies of the rules: nobody waits five minutes here
 
 Series = frozenset[tuple[str, str]]
 
