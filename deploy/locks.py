@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent / "docker"
 
 # One file an image: what is asked for. `build` makes the wheel that the others install.
 IMAGES = {
-    "exporters": "tidewise[redis]",
+    "exporters": "tidewise[exporters]",
     "controllers": "tidewise[redis,forecast,kubernetes,budget]",
     "build": "hatchling",
 }
