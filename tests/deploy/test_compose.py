@@ -28,7 +28,7 @@ COMPOSE = Path(__file__).parents[2] / "deploy/compose"
 ROOT = COMPOSE.parents[1]
 DOCKERFILE = ROOT / "deploy/docker/Dockerfile"
 LISTENS = {"forecast": 9812, "scale": 9813, "budget": 9814, "recovery": 9815,
-           "exporter-queue": 9811, "exporter-host": 9811}  # fmt: skip
+           "exporter-services": 9811, "exporter-host": 9811}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -75,14 +75,17 @@ def test_the_file_is_right_and_names_what_the_containers_have(compose: Json, cap
     assert recovery is not None
     assert [str(budget.total), str(budget.usage), budget.time_zone] == ["24,900 KRW", "15,000 KRW", "Asia/Seoul"]
     assert {fixed.name: str(fixed.monthly) for fixed in budget.fixed} == {"server": "9,900 KRW"}
-    (server,) = config.exporters["queue"]["redis"] if config.exporters else [None]
-    assert server is not None
+    assert config.exporters is not None
+    (server,), (database,) = config.exporters["queue"]["redis"], config.exporters["database"]["redis"]
+    ledger = config.exporters["cost"]["ledger"]
+    assert (ledger["url"], database["url"]) == (budget.url, server["url"])
     named = {
         "scale": [config.scale.records, config.scale.replacements, config.scale.token_file, budget.token_file,
                   Path("/opt/fleet/scale"), Path("/var/lib/tidewise/fleet/replicas")],
         "budget": [budget.ledger, budget.token_file],
         "recovery": [recovery.journal, recovery.token_file],
         "exporter-host": [Path("/host/proc")],
+        "exporter-services": [ledger["token_file"]],
     }  # fmt: skip
     for name, paths in named.items():
         service = compose["services"][name]
@@ -105,7 +108,9 @@ def test_the_documented_commands_are_ones_that_the_programs_take(compose: Json) 
         arguments = service["command"]
         assert mounts(service)["/etc/tidewise/tidewise.yaml"] == "./tidewise.yaml"
         if service["build"]["target"] == "exporters":
-            assert _parser().parse_args(arguments).names == [name.removeprefix("exporter-")]
+            written = yaml.safe_load((COMPOSE / "tidewise.yaml").read_text())["exporters"]
+            watched = [name for name in written if name not in ("listen", "host")]
+            assert _parser().parse_args(arguments).names == (["host"] if name == "exporter-host" else watched)
         else:
             assert arguments[0] == name
             assert arguments[0] in {**CONTROLLERS, **COMMANDS}
