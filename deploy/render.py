@@ -34,6 +34,11 @@ def render_schema() -> str:
     del configuration["$schema"]
     # It stands in the chart's own `prometheus.url`; two places would be one too many.
     del definitions["Prometheus"]["properties"]["url"]
+    for name in (
+        "Ledger",
+        "Aws",
+    ):  # of the cost exporter: the chart knows the address, the token's file and the state's
+        del definitions[name]["required"]
     outline["$defs"] |= _terse({**definitions, "Tidewise": configuration})
     return json.dumps(outline, indent=1, ensure_ascii=False) + "\n"
 

@@ -37,7 +37,13 @@ def everything() -> Json:
     return {
         "prometheus": PROMETHEUS,
         "config": {
-            "exporters": {"queue": {"redis": [{"url": "redis://redis:6379/0", "queues": [{"name": "video"}]}]}},
+            "exporters": {
+                "queue": {"redis": [{"url": "redis://redis:6379/0", "queues": [{"name": "video"}]}]},
+                "workflow": None,
+                "latency": {"probes": {"tcp": [{"service": "mail", "address": "mail:25"}]}},
+                "gpu": {"processes": True},
+                "cost": {"ledger": {}, "aws": {}},
+            },
             "workloads": [workload("video", mode="act"), workload("audio", "lab")],
             "budget": {"total": "24900 KRW", "usage": "15000 KRW", "fx": {"USD": "1400 KRW"}},
             "recovery": {"targets": [target], "alertmanager": "http://alertmanager.monitoring:9093"},
@@ -46,7 +52,17 @@ def everything() -> Json:
         "scale": {"replicas": 2, "lease": {"enabled": True}},
         "budget": {"enabled": True},
         "recovery": {"enabled": True},
-        "exporters": {"queue": {"enabled": True, "extraSecrets": ["redis"]}, "host": {"enabled": True}},
+        "exporters": {
+            "services": {
+                "enabled": True,
+                "persistence": {"enabled": True},
+                "env": {"AWS_REGION": "eu-west-1"},
+                "extraSecrets": ["redis"],
+                "extraClaims": ["logs"],
+            },
+            "host": {"enabled": True},
+            "gpu": {"enabled": True, "runtimeClassName": "nvidia"},
+        },
         "metrics": {"serviceMonitor": {"enabled": True, "additionalLabels": {"release": "monitoring"}}},
         "prometheusRule": {"enabled": True, "workloads": "groups: []\n"},
         "dashboards": {"enabled": True, "additionalLabels": {"team": "video"}},
@@ -89,7 +105,8 @@ def test_the_least_is_a_forecast_and_a_scaler_that_may_do_nothing(documents: Any
 
 def test_one_account_a_component_and_only_the_scalers_pod_gets_its_token(documents: Any) -> None:
     specs = pods(documents(everything()))
-    assert set(specs) == {"forecast", "scale", "budget", "recovery", "exporter-queue", "exporter-host", "check"}
+    assert set(specs) == {"forecast", "scale", "budget", "recovery", "check",
+                          "exporter-services", "exporter-host", "exporter-gpu"}  # fmt: skip
     accounts = [spec.get("serviceAccountName") for spec in specs.values()]
     assert len(set(accounts)) == len(accounts)
     assert [name for name, spec in specs.items() if spec["automountServiceAccountToken"]] == ["scale"]
@@ -137,7 +154,12 @@ def test_what_the_configuration_names_lies_in_the_pods_that_read_it(documents: A
                      config["recovery"]["targets"][0]["replace"]["token_file"], config["prometheus"]["bearer_file"]],
         "forecast": [config["prometheus"]["bearer_file"]],
         "check": [config["prometheus"]["bearer_file"]],
-        "exporter-queue": ["/etc/tidewise/secrets/redis/password"],
+        "exporter-services": [
+            "/etc/tidewise/secrets/redis/password", "/data/logs/access.log",
+            config["exporters"]["cost"]["ledger"]["token_file"], config["exporters"]["cost"]["aws"]["state_file"],
+            config["exporters"]["latency"]["state_folder"],
+        ],
+        "exporter-gpu": ["/var/log/pods"],
         "exporter-host": [config["exporters"]["host"]["proc"], config["exporters"]["host"]["root"]],
     }  # fmt: skip
     for component, paths in named.items():
@@ -166,7 +188,9 @@ def test_the_commands_are_ones_that_the_programs_take(documents: Any) -> None:
     for name, spec in pods(documents(everything())).items():
         program, *arguments = spec["containers"][0]["command"]
         if program == "tidewise-exporter":
-            assert _parser().parse_args(arguments).names == [name.removeprefix("exporter-")]
+            services = ["cost", "latency", "queue"]  # `workflow: null` is no section
+            wanted = services if name == "exporter-services" else [name.removeprefix("exporter-")]
+            assert _parser().parse_args(arguments).names == wanted
         else:
             assert program == "tidewise"
             assert arguments[0] in {**CONTROLLERS, **COMMANDS}
@@ -252,7 +276,7 @@ def test_what_may_be_reached_is_listed(documents: Any) -> None:
     values = everything()
     values["networkPolicy"] |= {
         "prometheus": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
-        "extraEgress": {"exporterQueue": [{"ports": [{"port": 6379}]}]},
+        "extraEgress": {"exporterServices": [{"ports": [{"port": 6379}]}]},
     }
     made = documents(values)
     ports = {
@@ -266,9 +290,61 @@ def test_what_may_be_reached_is_listed(documents: Any) -> None:
         "forecast": [53, 53, 9090],
         "scale": [53, 53, 9090, 443, 6443, 9814],
         "budget": [53, 53],
+        "exporter-gpu": [53, 53],
         "recovery": [53, 53, 9090, 9093, 9813],
-        "exporter-queue": [53, 53, 6379],
+        "exporter-services": [53, 53, 9814, 6379],
     }
     assert (
         made["NetworkPolicy/tide-tidewise-forecast"]["spec"]["egress"][1]["to"] == values["networkPolicy"]["prometheus"]
     )
+
+
+def test_what_a_pod_keeps_is_on_its_volume_and_others_volumes_are_only_read(documents: Any) -> None:
+    made = documents(everything())
+    volumes = {volume["name"]: volume for volume in pods(made)["exporter-services"]["volumes"]}
+    assert volumes["state"]["persistentVolumeClaim"] == {"claimName": "tide-tidewise-exporter-services"}
+    assert "PersistentVolumeClaim/tide-tidewise-exporter-services" in made
+    assert volumes["claim-logs"]["persistentVolumeClaim"] == {"claimName": "logs", "readOnly": True}
+
+
+def test_the_gpus_pod_sees_the_nodes_processes_only_where_they_are_asked_for(documents: Any) -> None:
+    values = everything()
+    spec = pods(documents(values))["exporter-gpu"]
+    assert spec["runtimeClassName"] == "nvidia"
+    assert spec["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
+    assert {one["name"]: one["value"] for one in spec["containers"][0]["env"]} == {
+        "NVIDIA_VISIBLE_DEVICES": "all",
+        "NVIDIA_DRIVER_CAPABILITIES": "utility",
+    }
+    assert spec["hostPID"]
+    assert [volume["hostPath"] for volume in spec["volumes"] if "hostPath" in volume] == [{"path": "/var/log/pods"}]
+    values["config"]["exporters"]["gpu"]["processes"] = False
+    spec = pods(documents(values))["exporter-gpu"]
+    assert "hostPID" not in spec
+    assert not any("hostPath" in volume for volume in spec["volumes"])
+
+
+def test_a_web_configuration_is_every_exporters_and_nobody_elses(documents: Any) -> None:
+    values = everything()
+    scrape = {"scheme": "https", "tlsConfig": {"serverName": "exporter"},
+              "basicAuth": {"username": {"name": "scrape", "key": "user"}}}  # fmt: skip
+    values["exporters"]["web"] = {"existingSecret": "web", "scrape": scrape}
+    made = documents(values)
+    for name, spec in pods(made).items():
+        container, exporter = spec["containers"][0], name.startswith("exporter-")
+        mounted = "/etc/tidewise/web" in [mount["mountPath"] for mount in container["volumeMounts"]]
+        assert mounted == ("/etc/tidewise/web/web.yml" in container["command"]) == exporter, name
+        if exporter:
+            assert _parser().parse_args(container["command"][1:]).web_config == Path("/etc/tidewise/web/web.yml")
+        for probe in ("livenessProbe", "readinessProbe"):
+            # `helm test` has no probes; one of HTTP would be sent away without a password.
+            assert ("tcpSocket" in container.get(probe, {})) == exporter, (name, probe)
+    jobs = {one["metadata"]["labels"]["tidewise-job"] for one in made.values() if one["kind"] == "Service"}
+    seen: list[str] = []
+    for name, secured in (("tide-tidewise", False), ("tide-tidewise-exporters", True)):
+        spec = made[f"ServiceMonitor/{name}"]["spec"]
+        (endpoint,), (expression,) = spec["endpoints"], spec["selector"]["matchExpressions"]
+        assert endpoint == {"port": "http", "interval": "15s"} | (scrape if secured else {})
+        seen += [job for job in jobs if (job in expression["values"]) == (expression["operator"] == "In")]
+    assert sorted(seen) == sorted(jobs)
+    assert "ServiceMonitor/tide-tidewise-exporters" not in documents(everything())

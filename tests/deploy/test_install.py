@@ -16,7 +16,7 @@ pytestmark = pytest.mark.real
 
 Json = dict[str, Any]
 PROMETHEUS = {"url": "http://prometheus.monitoring:9090"}
-COMPONENTS = ("forecast", "scale", "budget", "recovery", "exporter-queue")
+COMPONENTS = ("forecast", "scale", "budget", "recovery", "exporter-services")
 # What no component may do, in its own namespace, in those of the workloads, or anywhere.
 NEVER = [
     ("list", "secrets"), ("get", "secrets"), ("create", "pods"), ("create", "pods/exec"), ("create", "pods/eviction"),
@@ -56,17 +56,17 @@ def installed(kube_cluster: Cluster, install: Callable[..., Any]) -> Installed:
     kube_cluster.request("PATCH", f"/api/v1/namespaces/{namespace}", label, kind="application/merge-patch+json")
     for definition in ("ServiceMonitor", "PrometheusRule"):
         define(kube_cluster, "monitoring.coreos.com", definition)
-    for name in ("one", "two"):
+    for name in ("one", "two", "three"):
         volume(kube_cluster, f"{namespace}-{name}", storage_class=namespace)
-    for name in ("budget", "scale", "recovery"):
+    for name in ("budget", "scale", "recovery", "web"):
         body = {"metadata": {"name": name}, "stringData": {"token": f"{name}-token"}}
         kube_cluster.request("POST", f"/api/v1/namespaces/{namespace}/secrets", body)
     target = {"name": "workers", "instances": {"promql": "up"}, "symptoms": [{"alert": "WorkerHung"}]}
-    keeping = {"enabled": True, "persistence": {"storageClass": namespace}}
+    keeping = {"enabled": True, "persistence": {"enabled": True, "storageClass": namespace}}
     values = {
         "prometheus": PROMETHEUS,
         "config": {
-            "exporters": {"queue": {"redis": [{"url": "redis://redis:6379/0", "queues": [{"name": "video"}]}]}},
+            "exporters": {"database": {"redis": [{"url": "redis://redis:6379/0"}]}, "cost": {"ledger": {}, "aws": {}}},
             "workloads": [workload("video", prod, mode="act"), workload("audio", prod)],
             "budget": {"total": "24900 KRW"},
             "recovery": {"targets": [target]},
@@ -75,7 +75,11 @@ def installed(kube_cluster: Cluster, install: Callable[..., Any]) -> Installed:
         "scale": {"replicas": 2, "lease": {"enabled": True}},
         "budget": keeping,
         "recovery": keeping,
-        "exporters": {"queue": {"enabled": True}},
+        "exporters": {
+            "web": {"existingSecret": "web"},
+            "services": keeping,
+            "gpu": {"enabled": True, "nodeSelector": {"nvidia.com/gpu.present": None}},
+        },
         "metrics": {"serviceMonitor": {"enabled": True}},
         "prometheusRule": {"enabled": True},
         "dashboards": {"enabled": True},
@@ -119,9 +123,12 @@ def test_all_of_it_is_admitted_by_a_restricted_namespace_and_gets_ready(installe
     ready = {one["metadata"]["labels"]["app.kubernetes.io/component"]: one["status"].get("readyReplicas")
              for one in found}  # fmt: skip
     assert ready == {name: 2 if name == "scale" else 1 for name in COMPONENTS}
+    (cards,) = installed.get("/apis/apps/v1/namespaces/{namespace}/daemonsets")["items"]
+    assert (cards["metadata"]["name"], cards["status"]["numberReady"]) == ("tide-tidewise-exporter-gpu", 1)
     claims = installed.get("/api/v1/namespaces/{namespace}/persistentvolumeclaims")["items"]
     assert {one["metadata"]["name"]: one["status"]["phase"] for one in claims} == {
         "tide-tidewise-budget": "Bound",
+        "tide-tidewise-exporter-services": "Bound",
         "tide-tidewise-recovery": "Bound",
     }
     rules = installed.get("/apis/monitoring.coreos.com/v1/namespaces/{namespace}/prometheusrules")["items"]
@@ -170,7 +177,7 @@ def test_the_scaler_may_do_what_it_needs_on_the_objects_that_are_named(installed
 
 def test_the_others_may_do_nothing(installed: Installed) -> None:
     prod = installed.values["config"]["workloads"][0]["target"]["kubernetes"]["namespace"]
-    for component in COMPONENTS:
+    for component in (*COMPONENTS, "exporter-gpu"):
         if component != "scale":
             account = installed.account(component)
             for namespace in (installed.namespace, prod, "default"):
@@ -233,12 +240,15 @@ def test_one_that_may_scale_in_all_namespaces_may_do_no_more_there(kube_cluster:
 
 def test_what_reads_the_node_needs_a_namespace_that_allows_it(kube_cluster: Cluster, install: Any) -> None:
     ours = kube_cluster.namespace()
-    values = {"prometheus": PROMETHEUS, "exporters": {"host": {"enabled": True}}, "scale": {"enabled": False},
+    cards = {"enabled": True, "nodeSelector": {"nvidia.com/gpu.present": None}}
+    values = {"prometheus": PROMETHEUS, "exporters": {"host": {"enabled": True}, "gpu": cards},
+              "config": {"exporters": {"gpu": {"processes": True}}}, "scale": {"enabled": False},
               "forecast": {"enabled": False}}  # fmt: skip
     install("tide", ours, values, "--wait", "--timeout", "60s")
-    path = f"/apis/apps/v1/namespaces/{ours}/daemonsets/tide-tidewise-exporter-host"
-    settle(lambda: kube_cluster.request("GET", path)["status"]["numberReady"] == 1)
-    assert rights(kube_cluster, kube_cluster.account(ours, "tide-tidewise-exporter-host"), ours) == set()
+    for name in ("exporter-host", "exporter-gpu"):
+        path = f"/apis/apps/v1/namespaces/{ours}/daemonsets/tide-tidewise-{name}"
+        settle(lambda path=path: kube_cluster.request("GET", path)["status"]["numberReady"] == 1)  # type: ignore[misc]
+        assert rights(kube_cluster, kube_cluster.account(ours, f"tide-tidewise-{name}"), ours) == set()
 
 
 def test_the_plain_manifests_are_taken_to_the_last_field(kube_cluster: Cluster) -> None:

@@ -63,9 +63,25 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a ledger without a budget": (values(budget={"enabled": True}), "budget.enabled: there is no config.budget"),
     "nothing to mend": (values(recovery={"enabled": True}), "recovery.enabled: there are no config.recovery.targets"),
-    "no queue to watch": (
-        values(exporters={"queue": {"enabled": True}}),
-        "exporters.queue.enabled: there is no config.exporters.queue",
+    "nothing to watch": (
+        values(exporters={"services": {"enabled": True}}, config={"exporters": {"host": {}, "queue": None}}),
+        "exporters.services.enabled: config.exporters names nothing to watch",
+    ),
+    "a bill of AWS that is forgotten with the pod": (
+        values(exporters={"services": {"enabled": True}}, config={"exporters": {"cost": {"aws": {}}}}),
+        "config.exporters.cost.aws: each question to AWS costs money",
+    ),
+    "spend of a ledger that is nowhere": (
+        values(config={"exporters": {"cost": {"ledger": {}}}}),
+        "config.exporters.cost.ledger.url: missing",
+    ),
+    "spend of a ledger without its token": (
+        values(budget={"enabled": True}, config={"budget": {"total": "1 KRW"}, "exporters": {"cost": {"ledger": {}}}}),
+        "config.exporters.cost.ledger.token_file: missing",
+    ),
+    "a scheme that there is not": (
+        values(exporters={"web": {"scrape": {"scheme": "tls"}}}),
+        "at '/exporters/web/scrape/scheme'",
     ),
     "a kind whose plural nobody knows": (
         values(config=workload({"namespace": "lab", "generic": GENERIC})),

@@ -1,6 +1,6 @@
 {{- /*
 One component with everything of its own: ServiceAccount, Deployment (or DaemonSet), Service, claim and NetworkPolicy.
-As for tidewise.pod, and: egress (names of what it may reach), extraEgress (rules).
+As for tidewise.pod, and: egress (names of what it may reach), extraEgress (rules). With `node`: one pod a node.
 */ -}}
 {{- define "tidewise.component" -}}
 {{- $root := .root -}}
@@ -23,14 +23,14 @@ metadata:
 automountServiceAccountToken: false
 ---
 apiVersion: apps/v1
-kind: {{ ternary "DaemonSet" "Deployment" (.host | default false) }}
+kind: {{ if .node }}DaemonSet{{ else }}Deployment{{ end }}
 metadata:
   name: {{ $name }}
   namespace: {{ $root.Release.Namespace }}
   labels:
     {{- include "tidewise.labels" . | nindent 4 }}
 spec:
-  {{- if not .host }}
+  {{- if not .node }}
   replicas: {{ .values.replicas | default 1 }}
   strategy: {type: Recreate}  # two of them would decide, or write one file, at once
   {{- end }}
@@ -49,7 +49,7 @@ metadata:
     {{- include "tidewise.labels" . | nindent 4 }}
     tidewise-job: {{ .job }}
 spec:
-  {{- if .host }}
+  {{- if .node }}
   clusterIP: None
   {{- end }}
   publishNotReadyAddresses: true  # one that fails says on /metrics why
@@ -79,7 +79,7 @@ spec:
   resources:
     requests: {storage: {{ $persistence.size }}}
 {{- end }}
-{{- if and $root.Values.networkPolicy.enabled (not .host) }}
+{{- if and $root.Values.networkPolicy.enabled (not (.node).network) }}
 ---
 {{ include "tidewise.networkPolicy" . }}
 {{- end }}

@@ -29,6 +29,21 @@ tidewise.yaml: what `config` says, and where it says nothing, what only the char
 {{- if $values.exporters.host.enabled -}}
 {{- $_ := set $known.exporters "host" (dict "proc" "/host/proc" "root" "/host" "cgroup" "/sys/fs/cgroup") -}}
 {{- end -}}
+{{- $exporters := $config.exporters | default dict -}}
+{{- if $exporters.latency -}}
+{{- $_ := set $known.exporters "latency" (dict "state_folder" (printf "%s/latency" $state)) -}}
+{{- end -}}
+{{- $cost := dict -}}
+{{- if not (kindIs "invalid" ($exporters.cost).aws) -}}
+{{- $_ := set $cost "aws" (dict "state_file" (printf "%s/cost-explorer.json" $state)) -}}
+{{- end -}}
+{{- if eq (include "tidewise.asksLedger" .) "true" -}}
+{{- $ledger := dict -}}
+{{- if $values.budget.enabled -}}{{- $_ := set $ledger "url" (printf "http://%s-budget:9814" $full) -}}{{- end -}}
+{{- if $token.budget -}}{{- $_ := set $ledger "token_file" $token.budget -}}{{- end -}}
+{{- $_ := set $cost "ledger" $ledger -}}
+{{- end -}}
+{{- if $cost -}}{{- $_ := set $known.exporters "cost" $cost -}}{{- end -}}
 {{- if $config.budget -}}
 {{- $budget := dict "listen" (list "0.0.0.0:9814") "ledger" (printf "%s/ledger.sqlite" $state) -}}
 {{- if $values.budget.enabled -}}{{- $_ := set $budget "url" (printf "http://%s-budget:9814" $full) -}}{{- end -}}
@@ -50,6 +65,20 @@ tidewise.yaml: what `config` says, and where it says nothing, what only the char
 {{- toYaml (merge $config $known) -}}
 {{- end -}}
 
+{{- /* What is watched over the network, as JSON: every exporter that `config` has a section for, but those of a node. */ -}}
+{{- define "tidewise.services" -}}
+{{- $names := list -}}
+{{- range $name, $section := omit (.Values.config.exporters | default dict) "listen" "host" "gpu" -}}
+{{- if not (kindIs "invalid" $section) -}}{{- $names = append $names $name -}}{{- end -}}
+{{- end -}}
+{{- toJson $names -}}
+{{- end -}}
+
+{{- /* Whether the cost exporter asks the ledger: "true" or "false". */ -}}
+{{- define "tidewise.asksLedger" -}}
+{{- not (kindIs "invalid" ((.Values.config.exporters).cost).ledger) -}}
+{{- end -}}
+
 {{- /* What cannot be, although each value alone is right. */ -}}
 {{- define "tidewise.validate" -}}
 {{- if and .Values.budget.enabled (not .Values.config.budget) -}}
@@ -58,8 +87,22 @@ tidewise.yaml: what `config` says, and where it says nothing, what only the char
 {{- if and .Values.recovery.enabled (not (and .Values.config.recovery .Values.config.recovery.targets)) -}}
 {{- fail "recovery.enabled: there are no config.recovery.targets; docs/recovery.md shows a first one" -}}
 {{- end -}}
-{{- if and .Values.exporters.queue.enabled (not (and .Values.config.exporters .Values.config.exporters.queue)) -}}
-{{- fail "exporters.queue.enabled: there is no config.exporters.queue; name the queues to watch" -}}
+{{- $cost := (.Values.config.exporters).cost | default dict -}}
+{{- if .Values.exporters.services.enabled -}}
+{{- if not (include "tidewise.services" . | fromJsonArray) -}}
+{{- fail "exporters.services.enabled: config.exporters names nothing to watch; give it queue, latency, workflow, database or cost" -}}
+{{- end -}}
+{{- if and (not (kindIs "invalid" $cost.aws)) (not .Values.exporters.services.persistence.enabled) -}}
+{{- fail "config.exporters.cost.aws: each question to AWS costs money, and when it was asked would be lost with the pod; set exporters.services.persistence.enabled" -}}
+{{- end -}}
+{{- end -}}
+{{- if eq (include "tidewise.asksLedger" .) "true" -}}
+{{- if not (or $cost.ledger.url .Values.budget.enabled) -}}
+{{- fail "config.exporters.cost.ledger.url: missing, and the chart's own ledger is off; name the ledger, or set budget.enabled" -}}
+{{- end -}}
+{{- if not (or $cost.ledger.token_file .Values.tokens.budget.existingSecret) -}}
+{{- fail "config.exporters.cost.ledger.token_file: missing; set tokens.budget.existingSecret, the ledger answers nobody without it" -}}
+{{- end -}}
 {{- end -}}
 {{- if and (gt (int .Values.scale.replicas) 1) (not .Values.scale.lease.enabled) -}}
 {{- fail "scale.replicas: more than one without scale.lease.enabled; two scalers on one target need one that acts" -}}

@@ -1,11 +1,17 @@
 {{- /*
 The pod of one component:
   root, component, values (the component's block), image (controllers | exporters), command (argv), tokens (names),
-  port, api (whether it talks to the API server), state (whether it keeps files), claim ("" for an emptyDir).
+  port, api (whether it talks to the API server), state (whether it keeps files), claim ("" for an emptyDir), and
+  node, of one that reads its node: pid, network (whether it has the node's), paths (name -> path on the node, mountPath).
+With a web configuration the exporters may want TLS and a password on every path, which no probe of Kubernetes' has.
 */ -}}
 {{- define "tidewise.pod" -}}
 {{- $root := .root -}}
 {{- $values := .values -}}
+{{- $node := .node | default dict -}}
+{{- $web := ternary $root.Values.exporters.web dict (eq .image "exporters") -}}
+{{- $command := .command -}}
+{{- if $web.existingSecret -}}{{- $command = concat .command (list "--web.config.file" (printf "/etc/tidewise/web/%s" $web.key)) -}}{{- end -}}
 metadata:
   labels:
     {{- include "tidewise.labels" . | nindent 4 }}
@@ -27,29 +33,38 @@ spec:
   {{- end }}
   securityContext:
     {{- include "tidewise.podSecurity" . | nindent 4 }}
-  {{- if .host }}
-  hostPID: true
-  hostNetwork: {{ $values.hostNetwork }}
-  {{- if $values.hostNetwork }}
-  dnsPolicy: ClusterFirstWithHostNet
+  {{- with $values.runtimeClassName }}
+  runtimeClassName: {{ . }}
   {{- end }}
+  {{- if $node.pid }}
+  hostPID: true
+  {{- end }}
+  {{- if $node.network }}
+  hostNetwork: true
+  dnsPolicy: ClusterFirstWithHostNet
   {{- end }}
   containers:
     - name: {{ .component }}
       image: {{ include "tidewise.image" . | quote }}
       imagePullPolicy: {{ $root.Values.image.pullPolicy }}
-      command: {{ toJson .command }}
+      command: {{ toJson $command }}
+      {{- with $values.env }}
+      env:
+        {{- range $name, $value := . }}
+        - {name: {{ $name }}, value: {{ $value | quote }}}
+        {{- end }}
+      {{- end }}
       ports:
         - {name: http, containerPort: {{ .port }}, protocol: TCP}
       livenessProbe:
-        httpGet: {path: /-/healthy, port: http}
+        {{ if $web.existingSecret }}tcpSocket: {port: http}{{ else }}httpGet: {path: /-/healthy, port: http}{{ end }}
         initialDelaySeconds: 10
         periodSeconds: 10
         timeoutSeconds: 5
         failureThreshold: 6
       # Not ready: its last step failed. It is reached all the same, its metrics say why.
       readinessProbe:
-        httpGet: {path: /-/ready, port: http}
+        {{ if $web.existingSecret }}tcpSocket: {port: http}{{ else }}httpGet: {path: /-/ready, port: http}{{ end }}
         periodSeconds: 10
         timeoutSeconds: 5
       securityContext:
@@ -72,8 +87,14 @@ spec:
         {{- range $values.extraSecrets }}
         - {name: secret-{{ . }}, mountPath: /etc/tidewise/secrets/{{ . }}, readOnly: true}
         {{- end }}
-        {{- if .host }}
-        - {name: host, mountPath: /host, readOnly: true, mountPropagation: HostToContainer}
+        {{- range $values.extraClaims }}
+        - {name: claim-{{ . }}, mountPath: /data/{{ . }}, readOnly: true}
+        {{- end }}
+        {{- if $web.existingSecret }}
+        - {name: web, mountPath: /etc/tidewise/web, readOnly: true}
+        {{- end }}
+        {{- range $name, $path := $node.paths }}
+        - {name: {{ $name }}, mountPath: {{ $path.mountPath }}, readOnly: true, mountPropagation: HostToContainer}
         {{- end }}
   volumes:
     - name: config
@@ -102,9 +123,17 @@ spec:
     - name: secret-{{ . }}
       secret: {secretName: {{ . }}, defaultMode: 0440}
     {{- end }}
-    {{- if .host }}
-    - name: host
-      hostPath: {path: /}
+    {{- range $values.extraClaims }}
+    - name: claim-{{ . }}
+      persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}  # and so its files keep their owners
+    {{- end }}
+    {{- if $web.existingSecret }}
+    - name: web
+      secret: {secretName: {{ $web.existingSecret }}, defaultMode: 0440}
+    {{- end }}
+    {{- range $name, $path := $node.paths }}
+    - name: {{ $name }}
+      hostPath: {path: {{ $path.path }}}
     {{- end }}
   {{- with $values.nodeSelector }}
   nodeSelector:
