@@ -12,7 +12,8 @@ from testbed import fetch
 from testbed.kube.fixtures import kube_cluster as kube_cluster
 from testbed.kube.fixtures import kube_namespace as kube_namespace
 from testbed.parts import Prometheus, Redis
-from testbed.services import Moto, PostgreSQL, RabbitMQ
+from testbed.rabbitmq import RabbitMQ
+from testbed.services import Moto, PostgreSQL
 from tests.live_demo import Background, LiveDemo
 
 LIVE = pytest.StashKey[Background]()

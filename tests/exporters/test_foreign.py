@@ -21,7 +21,8 @@ import redis
 import yaml
 
 from testbed.parts import HOST, Part, Prometheus, free_port, http_status
-from testbed.services import NodeExporter, PostgresExporter, PostgreSQL, RabbitMQ, RedisExporter
+from testbed.rabbitmq import RabbitMQ
+from testbed.services import NodeExporter, PostgresExporter, PostgreSQL, RedisExporter
 
 pytestmark = pytest.mark.real
 

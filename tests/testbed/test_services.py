@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from testbed.parts import PartError, free_port, http_status, port_in_use
+from testbed.rabbitmq import RabbitMQ
 from testbed.services import (
     HAProxy,
     Moto,
@@ -14,7 +15,6 @@ from testbed.services import (
     NodeExporter,
     PostgresExporter,
     PostgreSQL,
-    RabbitMQ,
     RedisExporter,
     Service,
 )

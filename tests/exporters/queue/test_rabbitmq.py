@@ -22,7 +22,7 @@ from exporters.queue import rabbitmq
 from exporters.queue.rabbitmq import ReadError, Server, collectors, queue_states
 from exporters.queue.state import QueueState
 from testbed.parts import HOST, free_port
-from testbed.services import RabbitMQ
+from testbed.rabbitmq import RabbitMQ
 
 NOW = 1_800_000_000.0
 URL = "http://127.0.0.1:15672"
