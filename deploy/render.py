@@ -34,10 +34,8 @@ def render_schema() -> str:
     del configuration["$schema"]
     # It stands in the chart's own `prometheus.url`; two places would be one too many.
     del definitions["Prometheus"]["properties"]["url"]
-    for name in (
-        "Ledger",
-        "Aws",
-    ):  # of the cost exporter: the chart knows the address, the token's file and the state's
+    # What the cost exporter needs there, the chart knows: the ledger's address and token, the state's file.
+    for name in ("Ledger", "Aws"):
         del definitions[name]["required"]
     outline["$defs"] |= _terse({**definitions, "Tidewise": configuration})
     return json.dumps(outline, indent=1, ensure_ascii=False) + "\n"
