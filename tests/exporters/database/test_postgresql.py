@@ -6,6 +6,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -284,8 +285,8 @@ def test_a_replica_and_its_primary(
 
 @pytest.fixture(scope="module")
 def small(services_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
-    """A server with two connections, none of them kept back for superusers, that wants passwords."""
-    settings = {"max_connections": "2", "superuser_reserved_connections": "0", "max_wal_senders": "0"}
+    """A server with six connections, none of them kept back for superusers, that wants passwords."""
+    settings = {"max_connections": "6", "superuser_reserved_connections": "0", "max_wal_senders": "0"}
     with PostgreSQL(tmp_path_factory.mktemp("small"), settings=settings, root=services_root) as server:
         server.execute("CREATE ROLE watcher LOGIN PASSWORD 'first' IN ROLE pg_monitor")
         server.stop()
@@ -308,11 +309,13 @@ def test_connections_that_are_used_up(
     """Fault 39: who comes late is told so; who was there sees that it is full."""
     early = watched("postgresql", url=small.dsn(user="watcher"), password_file=str(secret))
     late = watched("postgresql", url=small.dsn(user="watcher"), password_file=str(secret))
-    assert early.series()["connections_max"] == 2
-    with psycopg.connect(small.dsn()):
+    assert early.series()["connections_max"] == 6
+    with ExitStack() as others:
+        with pytest.raises(psycopg.OperationalError, match="too many clients"):
+            _ = [others.enter_context(psycopg.connect(small.dsn())) for _ in range(7)]
         assert late.series() == {"up": 0, "unreachable connections_exhausted": 1}
         full = early.series()
-        assert sum(value for text, value in full.items() if text.startswith("connections ")) == 2
+        assert sum(value for text, value in full.items() if text.startswith("connections ")) == 6
     ends = time.monotonic() + 10
     while late.series()["up"] == 0 and time.monotonic() < ends:
         pass  # the server takes a moment to see that the other has gone
