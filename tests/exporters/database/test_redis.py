@@ -55,7 +55,7 @@ def test_a_replica_and_its_master(own: Redis, redis_url: str, watched: Callable[
         try:
             for _ in range(200):
                 if (
-                    master.info("replication")["connected_slaves"]
+                    master.info("replication").get("slave0", {}).get("state") == "online"
                     and replica.info("replication")["master_link_status"] == "up"
                 ):
                     break
