@@ -22,7 +22,7 @@ from exporters.labels import Cap, clean
 from exporters.latency.counts import DURATION, FAILURES, Count, Kept, Requests
 from exporters.latency.formats import COMBINED_TIMED, Format, HAProxy, Json, JsonFields, Nginx
 from exporters.latency.routes import Routes, declared_pattern
-from exporters.latency.tail import Place, Tail
+from exporters.latency.tail import Head, Place, Tail
 from exporters.runtime.config import ConfigError, Section
 
 SHARE = 0.4  # of a scrape's time that reading may take
@@ -123,6 +123,7 @@ class _State(BaseModel):
 
     made_by: str
     places: list[Place]
+    known: list[Head]
     counts: Kept
     gaps: Count
     state_errors: Count
@@ -200,7 +201,7 @@ class LogReader:
             except ValueError:  # then it is counted anew, each line still once
                 self._requests = self._fresh()
         self._tail.gaps, self._state_errors = state.gaps, state.state_errors
-        self._tail.resume(state.places)
+        self._tail.resume(state.places, state.known)
 
     def _save(self) -> str | None:
         """Write the state where it has changed. What is wrong where that fails, else None."""
@@ -209,6 +210,7 @@ class LogReader:
         state = _State.model_construct(
             made_by=self._made_by,
             places=self._tail.places(),
+            known=self._tail.known,
             counts=Kept(),
             gaps=self._tail.gaps,
             state_errors=self._state_errors,

@@ -1,8 +1,8 @@
 """Follows a log from where it was left, whatever is done to the file: each line comes once.
 
 Renamed and made anew (the old one is read to its end first), copied and truncated (what was not read yet is read in
-the copy), rotated several times, or while nobody looked: a place in a log is known again by the bytes before it, in
-whatever file they now are. No clock is asked, but by which of several rotated files were written later.
+the copy), rotated several times, or while nobody looked: a place in a log is known again by the bytes before it, and a
+file that was read by how it begins, whatever they are called now. No clock is asked.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,9 @@ CHUNK = 1 << 20  # bytes read at once, and the longest line that is looked at
 MARK = 256  # bytes at the beginning and before the place by which a file is known again
 LINGER_SECONDS = 5.0  # a server may write on into the old file before it opens the new one
 GONE_SECONDS = 60.0  # a file may be away for a moment while it is rotated
+MOST_KNOWN = 200  # rotated files of which it is remembered that they are no news
+
+Head = tuple[int, str]  # how a file begins: of so many bytes, a digest
 
 
 class Place(BaseModel):
@@ -39,8 +42,7 @@ class _File:
 
     def __init__(self, descriptor: int, offset: int = 0, *, skipping: bool = False) -> None:
         self.descriptor = descriptor
-        self.offset = offset
-        self.mark = mark(descriptor, offset)
+        self.move_to(offset)
         self.skipping = skipping
         self.left_at: float | None = None  # time.monotonic() at which another took its place
         self.done = False  # to its last byte, the partial line at its end included
@@ -57,6 +59,13 @@ class _File:
     def move_to(self, offset: int) -> None:
         self.offset = offset
         self.mark = mark(self.descriptor, offset)
+        self.head = head(self.descriptor, offset)
+
+    def begins_as(self, known: Collection[Head]) -> bool:
+        """Whether it is one of those, or what has become of one."""
+        size = self.state.st_size
+        lengths = {length for length, _ in known if 0 < length <= size}
+        return any(head(self.descriptor, length) in known for length in lengths)
 
     def place(self) -> Place:
         return Place.model_construct(
@@ -75,12 +84,19 @@ class Tail:
         self.path = path
         self.gaps = 0
         self._files: list[_File] = []  # the last one is the newest; those before it are read to their ends
+        self._known: dict[Head, None] = {}  # of rotated files that are read, or were never to be; the oldest first
+        self._looked: set[tuple[int, int, int, int]] = set()  # rotated files as they were the last time
         self._started = False
         self._seen_at = time.monotonic()
 
-    def resume(self, places: Sequence[Place]) -> None:
+    @property
+    def known(self) -> list[Head]:
+        return list(self._known)
+
+    def resume(self, places: Sequence[Place], known: Sequence[Head]) -> None:
         """Go on where that was left. A place that is in no file any more is a gap."""
         self._started = True
+        self._known = dict.fromkeys(known)
         candidates = [self.path, *_rotated(self.path)]
         for number, place in enumerate(places):
             found = _find(candidates, place)
@@ -94,6 +110,8 @@ class Tail:
     def begin_at_end(self) -> None:
         """Leave out what is in the log already; if there is none yet, all of it is new."""
         self._started = True
+        for file in self._news([]):
+            _closed(file)
         try:
             file = _open(self.path)
         except FileNotFoundError:
@@ -106,7 +124,7 @@ class Tail:
         self._files.append(file)
 
     def places(self) -> list[Place]:
-        return [file.place() for file in self._files if file is self._files[-1] or file.offset < file.state.st_size]
+        return [file.place() for file in self._files]
 
     @property
     def behind_bytes(self) -> int:
@@ -125,6 +143,9 @@ class Tail:
             done = [self._read(file, until, take, skipped) for file in self._files]
             if None not in done:
                 break
+        for file in self._files:
+            if file.done:
+                self._remember(file)
         self._files = [file for file in self._files if not (file.done and _closed(file))]
         return all(done)
 
@@ -136,33 +157,42 @@ class Tail:
     def _notice(self) -> None:
         """Open what has become the log since the last time."""
         now = time.monotonic()
-        for file in list(self._files):
-            if not file.unchanged:
-                self._truncated(file)
-        current = self._files[-1] if self._files else None
         try:
             new = _open(self.path)
         except FileNotFoundError:
-            if current is not None and current.offset < current.state.st_size:
-                self._seen_at = now  # it is written, under whatever name
-            if current is None or now - self._seen_at > GONE_SECONDS:
-                raise FileNotFoundError(
-                    f"{self.path}: no such file; is the path right, and does the server write there?"
-                ) from None
-            return
-        self._seen_at = now
-        if current is None:
+            new = None
+        news = self._news([*self._files, new] if new else self._files)
+        truncated = [file for file in self._files if not file.unchanged]
+        for file in truncated:
+            self._truncated(file)
+        current = self._files[-1] if self._files else None
+        # When else the file is the same, what appears beside it was put there by somebody, and is none of the log's.
+        turned = bool(truncated) or new is None or current is None or current.offset == 0
+        if new is None:
+            pass
+        elif current is None:
             self._files.append(new)
         elif os.path.samestat(new.state, current.state):
-            os.close(new.descriptor)
-        elif current.offset and mark(new.descriptor, current.offset) == current.mark:
-            new.move_to(current.offset)  # the same lines in a new file: someone edited it, or put a copy in its place
-            new.skipping = current.skipping
-            current.left_at, current.done = now, True
-            self._files.append(new)
+            _closed(new)
         else:
+            if current.offset and mark(new.descriptor, current.offset) == current.mark:
+                new.move_to(current.offset)  # the same lines in a new file: edited, or a copy in its place
+                new.skipping, current.done = current.skipping, True
+            else:
+                turned = True
             current.left_at = now
-            self._files += [*self._later(current), new]
+            self._files.append(new)
+        for file in news:
+            file.left_at = now
+        if turned:
+            self._files[-1:-1] = news
+        else:
+            for file in news:
+                _closed(file)
+        if new is not None or (current is not None and current.offset < current.state.st_size):
+            self._seen_at = now  # it is there, or written under another name
+        elif not self._files or now - self._seen_at > GONE_SECONDS:
+            raise FileNotFoundError(f"{self.path}: no such file; is the path right, and does the server write there?")
 
     def _truncated(self, file: _File) -> None:
         """What was read is no more in it: go on in the copy that was made, and then from its beginning."""
@@ -171,26 +201,43 @@ class Tail:
             self.gaps += 1
         else:
             old.left_at = time.monotonic()
-            place = self._files.index(file)
-            self._files[place:place] = [old, *self._later(old)]
+            self._files.insert(self._files.index(file), old)
         file.move_to(0)
         file.skipping, file.done = False, False
 
-    def _later(self, file: _File) -> list[_File]:
-        """The rotated files that were written after `file`: nobody has read them."""
-        later = []
+    def _news(self, opened: Sequence[_File]) -> list[_File]:
+        """The rotated files that were not there the last time; none that is open, and no copy of one."""
+        reading = {each.head for each in opened}
+        reading |= {head(each.descriptor, MARK) for each in opened if each.state.st_size >= MARK}
+        found: list[_File] = []
+        looked = set()
         for path in _rotated(self.path):
             try:
-                other = _open(path)
+                state = path.stat()
+                as_seen = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+                file = None if as_seen in self._looked else _open(path)
             except OSError:
                 continue
-            open_already = any(os.path.samestat(other.state, each.state) for each in [*self._files, file])
-            if not open_already and other.state.st_mtime_ns > file.state.st_mtime_ns:
-                other.left_at = time.monotonic()
-                later.append(other)
+            looked.add(as_seen)
+            if file is None:
+                continue
+            if any(os.path.samestat(file.state, each.state) for each in opened):
+                _closed(file)
+                continue
+            known = file.begins_as({*self._known, *reading})
+            self._remember(file)
+            if known:
+                _closed(file)
             else:
-                os.close(other.descriptor)
-        return sorted(later, key=lambda each: each.state.st_mtime_ns)
+                found.append(file)
+        self._looked = looked
+        return found
+
+    def _remember(self, file: _File) -> None:
+        """It is no news any more."""
+        self._known[head(file.descriptor, file.state.st_size)] = None
+        while len(self._known) > MOST_KNOWN:
+            del self._known[next(iter(self._known))]
 
     def _read(
         self, file: _File, until: float, take: Callable[[bytes], None], skipped: Callable[[], None]
@@ -242,6 +289,12 @@ def mark(descriptor: int, offset: int) -> str:
     return hashlib.blake2b(b"%d:%b%b" % (len(head), head, tail), digest_size=12).hexdigest()
 
 
+def head(descriptor: int, size: int) -> Head:
+    """By which a file is known again that begins like this, of `size` bytes that are in it."""
+    begin = os.pread(descriptor, min(MARK, size), 0)
+    return len(begin), hashlib.blake2b(begin, digest_size=12).hexdigest()
+
+
 def _closed(file: _File) -> bool:
     os.close(file.descriptor)
     return True
@@ -257,26 +310,25 @@ def _open(path: Path) -> _File:
 
 
 def _find(candidates: Sequence[Path], place: Place) -> _File | None:
-    """The file that has the place, opened there; the one it was in first of all."""
-    found: _File | None = None
+    """The file that has the place, opened there: the one it was in, or else of several copies the longest."""
+    found: list[tuple[bool, int, _File]] = []
     for path in candidates:
         try:
             file = _open(path)
         except OSError:
             continue
         same = (file.state.st_dev, file.state.st_ino) == (place.device, place.inode)
-        known = file.state.st_size >= place.offset and mark(file.descriptor, place.offset) == place.mark
-        if known and (same or (place.offset and found is None)):
-            if found is not None:
-                os.close(found.descriptor)
-            found = file
-            found.move_to(place.offset)
-            found.skipping = place.skipping
-            if same:
-                return found
+        size = file.state.st_size
+        if size >= place.offset and mark(file.descriptor, place.offset) == place.mark and (same or place.offset):
+            file.move_to(place.offset)
+            file.skipping = place.skipping
+            found.append((same, size, file))
         else:
-            os.close(file.descriptor)
-    return found
+            _closed(file)
+    found.sort(key=lambda each: each[:2])
+    for _, _, file in found[:-1]:
+        _closed(file)
+    return found[-1][2] if found else None
 
 
 def _rotated(path: Path) -> Iterator[Path]:
