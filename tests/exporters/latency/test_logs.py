@@ -384,7 +384,7 @@ def test_a_rotated_log_that_may_not_be_read_leaves_nothing_open(path: Path, monk
         for _ in range(3):
             with pytest.raises(PermissionError, match=r"Permission denied: .*access.log"):
                 values(log)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
     assert lines(log) == 1
 
 
