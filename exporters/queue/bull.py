@@ -43,6 +43,11 @@ class Server(QueuesAt):
     def watched(self) -> Sequence[BullQueue]:
         return self.queues
 
+    @property
+    def source(self) -> str:
+        """Programs that share a server are told apart by their prefix."""
+        return self.address if self.prefix == "bull" else f"{self.address}#{self.prefix}"
+
 
 Servers = Annotated[list[Server], AfterValidator(distinct)]
 
@@ -55,7 +60,7 @@ def collectors(servers: Sequence[Server]) -> Mapping[str, CollectFunction]:
 def collectors_of(name: str, servers: Sequence[Server]) -> Mapping[str, CollectFunction]:
     """The same for Bull and BullMQ."""
     require_redis(f"queue.{name}")
-    return {server.address: RedisQueues(server, system(name, server)).collect for server in servers}
+    return {server.source: RedisQueues(server, system(name, server)).collect for server in servers}
 
 
 def system(name: str, server: Server) -> System:
@@ -131,6 +136,7 @@ HEADS = (  # the job that is served next, and the one that was taken first
     ("ready", ("ZRANGE", "prioritized", 0, 0)),
     ("active", ("LINDEX", "active", -1)),
 )
+MARK = b"0:"  # BullMQ 3 and 4 wake their workers by such an element of wait or paused, which is no job
 JOB = ("timestamp", "opts", "processedOn", "finishedOn", "ats", "attemptsMade")
 
 
@@ -140,6 +146,7 @@ class Jobs:
     def __init__(self, system: str, key: bytes, server: Server) -> None:
         self._key = key + b":"
         self._first_attempt = (0 if system == "bull" else 1, 1)  # what a job says that was done, or failed, at once
+        self._marks = system == "bullmq"
         self._times = Times()
         self._completed, self._failed = Finished(self._at("completed")), Finished(self._at("failed"))
         self._count_ids, self._count_finished = server.count_ids, server.count_finished
@@ -162,6 +169,10 @@ class Jobs:
         for _, _, state in STATES:
             messages[state] = messages.get(state, 0) + next(replies)
         heads = [(state, one(next(replies))) for state, _ in HEADS]
+        if self._marks:
+            marks = sum(state == "ready" and job is not None and job.startswith(MARK) for state, job in heads)
+            messages["ready"] = max(0, messages["ready"] - marks)
+            heads = [(state, job) for state, job in heads if job is None or not job.startswith(MARK)]
         totals = [next(replies) for _ in self._totals]
         finished = [each.new(next(replies), next(replies)) for each in sets]
 

@@ -45,6 +45,11 @@ class Server(QueuesAt):
     def watched(self) -> Sequence[CeleryQueue]:
         return self.queues
 
+    @property
+    def source(self) -> str:
+        """Programs that share a server are told apart by their prefix."""
+        return self.address if self.prefix == "" else f"{self.address}#{self.prefix}"
+
 
 Servers = Annotated[list[Server], AfterValidator(distinct)]
 
@@ -52,7 +57,7 @@ Servers = Annotated[list[Server], AfterValidator(distinct)]
 def collectors(servers: Sequence[Server]) -> Mapping[str, CollectFunction]:
     """One a broker, by its address. Raises ConfigError where the package `redis` is not installed."""
     require_redis("queue.celery")
-    return {server.address: RedisQueues(server, system(server)).collect for server in servers}
+    return {server.source: RedisQueues(server, system(server)).collect for server in servers}
 
 
 def system(server: Server) -> System:

@@ -83,7 +83,7 @@ class Server(Section):
     vhost: Name = "/"
     queues: list[Queue] = []
     match: Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_pattern)] | None = None
-    prefix: Annotated[str, Field(max_length=50)] = ""  # before each name in the label `queue`
+    label_prefix: Annotated[str, Field(max_length=50)] = ""  # before each name in the label `queue`
     most: Annotated[int, Field(ge=1, le=100_000)] = 5000
 
     @model_validator(mode="after")
@@ -113,12 +113,16 @@ def _distinct(servers: list[Server]) -> list[Server]:
         raise ValueError(f"the virtual host {twice} stands twice; write its queues in one place")
     labels: dict[str, int] = {}
     for number, server in enumerate(servers):
-        for label in (server.prefix + queue.name for queue in server.queues):
+        for label in (server.label_prefix + queue.name for queue in server.queues):
             if labels.setdefault(label, number) != number:
-                raise ValueError(f"the queue '{label}' is in {labels[label]} and {number}; give one of them a prefix")
-    matching = [server.prefix for server in servers if server.match is not None]
-    if matching and len(servers) > 1 and len({server.prefix for server in servers}) < len(servers):
-        raise ValueError("several virtual hosts, of which one finds its queues by match: give each a prefix of its own")
+                raise ValueError(
+                    f"the queue '{label}' is in {labels[label]} and {number}; give one of them a label_prefix"
+                )
+    matching = [server.label_prefix for server in servers if server.match is not None]
+    if matching and len(servers) > 1 and len({server.label_prefix for server in servers}) < len(servers):
+        raise ValueError(
+            "several virtual hosts, of which one finds its queues by match: give each a label_prefix of its own"
+        )
     return servers
 
 
@@ -204,7 +208,7 @@ def queue_states(
     problems: list[str] = []
     for name in (*declared, *matched[: server.most]):
         queue = declared.get(name) or Queue.model_construct(name=name)
-        label = clean(server.prefix + name)
+        label = clean(server.label_prefix + name)
         try:
             state = queue_state(queue, found, counts, now)
         except ValueError as error:

@@ -75,7 +75,7 @@ Servers = Annotated[list[Server], AfterValidator(distinct)]
 def collectors(servers: Sequence[Server]) -> Mapping[str, CollectFunction]:
     """One a server, by its address. Raises ConfigError where the package `redis` is not installed."""
     require_redis("queue.redis")
-    return {server.address: RedisQueues(server, system(server)).collect for server in servers}
+    return {server.source: RedisQueues(server, system(server)).collect for server in servers}
 
 
 def system(server: Server) -> System:
@@ -176,6 +176,6 @@ def unix_seconds(value: object) -> float | None:
         except ValueError:
             return None
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value < 1e15:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e15:
         return None
     return value / 1000 if value > 1e11 else float(value)

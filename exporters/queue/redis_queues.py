@@ -22,8 +22,8 @@ REST_SECONDS = 60.0  # between two passes over all keys
 class Queue(Protocol):
     """One queue of a system, with what has to be remembered of it between scrapes."""
 
-    def read(self, now: float) -> Reading[QueueState]:
-        """Raises ValueError, as a sentence, where a key holds something else than expected."""
+    def read(self, now: float) -> Reading[QueueState | None]:
+        """None: there is no such queue any more. Raises ValueError, as a sentence, where a key holds something else."""
 
 
 @dataclass
@@ -62,11 +62,12 @@ class RedisQueues:
         self._system = system
         self._queues = dict(system.queues)
         self._scan = Scan(system.found) if system.found else None
-        self._cap = Cap(f"queue.{system.name}.{server.address}", "queue", server.most) if server.discover else None
+        self._cap = Cap(f"queue.{system.name}.{server.source}", "queue", server.most) if server.discover else None
+        self._label_prefix = server.label_prefix
 
     def collect(self, deadline: float) -> Iterator[Metric]:
         states, problems = self._read(deadline)
-        yield from queue_metrics(self._system.name, states)
+        yield from queue_metrics(self._system.name, {self._label_prefix + name: each for name, each in states.items()})
         if problems:
             more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
             raise PartialReadError("; ".join(problems[:SHOWN_PROBLEMS]) + more)
@@ -82,7 +83,7 @@ class RedisQueues:
             readings[None] = self._system.shared(now)
         learned, failed = together(ask, readings)
         problems += [f"queue '{name}': {why}" if name is not None else why for name, why in failed.items()]
-        states = {name: learned[name] for name in self._queues if name in learned}
+        states = {name: learned[name] for name in self._queues if learned.get(name) is not None}
         if None in learned:
             states = self._system.finish(states, learned[None])
         return states, problems

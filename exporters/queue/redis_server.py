@@ -79,11 +79,17 @@ class QueuesAt(RedisAddress):
 
     discover: Annotated[str, Field(min_length=1)] | None = None
     most: Annotated[int, Field(ge=1, le=100_000)] = 1000  # queues that discovery may find
+    label_prefix: Annotated[str, Field(max_length=50)] = ""  # before each name in the label `queue`
 
     @property
     def watched(self) -> Sequence[Named]:
         """The queues that are named."""
         raise NotImplementedError
+
+    @property
+    def source(self) -> str:
+        """What tells it from the other entries: its address, and what else of its keys is not as usual."""
+        return self.address
 
     @model_validator(mode="after")
     def _has_queue(self) -> Self:
@@ -96,18 +102,26 @@ Server = TypeVar("Server", bound=QueuesAt)
 
 
 def distinct(servers: list[Server]) -> list[Server]:
-    """For a validator: no queue and no server stands twice. Raises ValueError."""
+    """For a validator: no server stands twice, and no two queues can get the same label. Raises ValueError."""
     where: dict[str, str] = {}
     for number, server in enumerate(servers):
         for index, queue in enumerate(server.watched):
-            here = f"{number}.queues.{index}"
-            if queue.name in where:
-                raise ValueError(f"the queue '{queue.name}' stands twice ({where[queue.name]}, {here}); rename one")
-            where[queue.name] = here
-    addresses = [server.address for server in servers]
-    twice = next((address for address in addresses if addresses.count(address) > 1), None)
+            here, label = f"{number}.queues.{index}", server.label_prefix + queue.name
+            if label in where:
+                raise ValueError(
+                    f"the queue '{label}' stands twice ({where[label]}, {here}); rename one, "
+                    "or give its server a label_prefix"
+                )
+            where[label] = here
+    sources = [server.source for server in servers]
+    twice = next((source for source in sources if sources.count(source) > 1), None)
     if twice:
         raise ValueError(f"the server {twice} stands twice; write its queues in one place")
+    if any(server.discover for server in servers) and len({server.label_prefix for server in servers}) < len(servers):
+        raise ValueError(
+            "several servers, of which one finds its queues by discover: both may have a queue of the same name; "
+            "give each server a label_prefix of its own"
+        )
     return servers
 
 

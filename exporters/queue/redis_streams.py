@@ -39,7 +39,7 @@ Servers = Annotated[list[Server], AfterValidator(distinct)]
 def collectors(servers: Sequence[Server]) -> Mapping[str, CollectFunction]:
     """One a server, by its address. Raises ConfigError where the package `redis` is not installed."""
     require_redis("queue.redis_streams")
-    return {server.address: RedisQueues(server, system(server)).collect for server in servers}
+    return {server.source: RedisQueues(server, system(server)).collect for server in servers}
 
 
 def system(server: Server) -> System:
@@ -58,14 +58,18 @@ def groups_of(key: bytes) -> Reading[Mapping[bytes, "Streams"]]:
     if isinstance(groups, Exception):  # it has gone meanwhile
         return {}
     names = [fields(group)["name"] for group in groups]
-    return {key + b"/" + name: Streams(key, name) for name in names} or {key: Streams(key, None)}
+    found = {key + b"/" + name: Streams(key, name, is_found=True) for name in names}
+    return found or {key: Streams(key, None, is_found=True)}
 
 
 class Streams:
-    """One queue: a stream and perhaps a group."""
+    """One queue: a stream and perhaps a group. `is_found`: by discovery, so nobody said that there must be one."""
 
-    def __init__(self, stream: str | bytes, group: str | bytes | None, idle_seconds: float = 600.0) -> None:
+    def __init__(
+        self, stream: str | bytes, group: str | bytes | None, idle_seconds: float = 600.0, is_found: bool = False
+    ) -> None:
         self._stream = stream
+        self._is_found = is_found
         self._group = group.encode() if isinstance(group, str) else group
         self._idle_seconds = idle_seconds
         self._type = Command("TYPE", stream)
@@ -76,7 +80,7 @@ class Streams:
             Command("XPENDING", stream, self._group, may_fail=True),
         ) if self._group else ()  # fmt: skip
 
-    def read(self, now: float) -> Reading[QueueState]:
+    def read(self, now: float) -> Reading[QueueState | None]:
         commands = [self._type, self._info, self._groups, *self._grouped]
         kind, info, groups, *grouped = yield commands
         if kind == b"none":  # nobody has put anything yet
@@ -89,6 +93,8 @@ class Streams:
         stream = fields(info)
         enqueued = {"enqueued": float(stream["entries-added"])} if "entries-added" in stream else {}
         group = next((each for each in map(fields, groups) if each["name"] == self._group), None)
+        if group is None and self._is_found and (groups or self._group):
+            return None  # it got a group, which is a queue of its own; or this group was taken away
         if group is None:
             # nobody reads it yet (or it has no groups at all): all that is there waits
             first = stream.get("first-entry")

@@ -99,6 +99,19 @@ def test_a_parent_that_waits_for_its_children_is_delayed_and_paused_jobs_are_rea
 
 
 @pytest.mark.real
+def test_the_mark_by_which_older_versions_wake_workers_is_no_job(redis_url: str, watched: Watch) -> None:
+    page = watched({"bullmq": [{"url": redis_url, "queues": [{"name": "q"}]}]})
+    with client_library.Redis.from_url(redis_url) as redis:
+        redis.lpush("bull:q:wait", "0:0")
+        redis.zadd("bull:q:delayed", {"1": 1})
+        seen = page.of("q")
+        assert (seen["messages ready"], seen["oldest_message_age_seconds ready"]) == (0, 0)
+        redis.lpush("bull:q:wait", "2")
+        redis.hset("bull:q:2", "timestamp", int(time.time() * 1000) - 60_000)
+        assert page.of("q")["messages ready"] == 1
+
+
+@pytest.mark.real
 def test_what_was_finished_is_counted_where_nothing_else_counts_it(redis_url: str, watched: Watch) -> None:
     page = watched({"bullmq": [{"url": redis_url, "queues": [{"name": "q"}], "count_finished": True}]})
     with client_library.Redis.from_url(redis_url) as redis:

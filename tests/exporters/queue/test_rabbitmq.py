@@ -42,12 +42,12 @@ MISTAKES = [
     ),
     pytest.param(
         [{"url": URL, "vhost": vhost, "queues": [{"name": "a"}]} for vhost in "xy"],
-        "the queue 'a' is in 0 and 1; give one of them a prefix",
+        "the queue 'a' is in 0 and 1; give one of them a label_prefix",
         id="one name in two vhosts",
     ),
     pytest.param(
         [{"url": URL, "vhost": vhost, "match": vhost} for vhost in "xy"],
-        "give each a prefix of its own",
+        "give each a label_prefix of its own",
         id="names that are found later and might be the same",
     ),
 ]
@@ -117,7 +117,7 @@ def test_a_queue_is_read(item: dict[str, Any] | None, outcome: QueueState | str 
 
 def test_dead_letters_are_the_failed_ones_of_their_queue_and_no_queue_of_their_own() -> None:
     queue = rabbitmq.Queue(name="jobs", dead_letters="dead", fed_by_dead_letters=True)
-    server = Server(url=URL, queues=[queue], match=".*", prefix="eu/")
+    server = Server(url=URL, queues=[queue], match=".*", label_prefix="eu/")
     states, problems = queue_states(server, {"jobs": RUNNING, "dead": RUNNING, "more": IDLE}, True, NOW)
     assert problems == []
     assert list(states) == ["eu/jobs", "eu/more"]
@@ -337,7 +337,7 @@ def test_a_user_who_may_only_watch_finds_the_queues_of_a_kind(
     rabbitmq.api("PUT", "/users/watcher", {"password": "päss word", "tags": "monitoring"})
     nothing = {"configure": "^$", "write": "^$", "read": "^$"}
     rabbitmq.api("PUT", f"/permissions/{rabbitmq_vhost}/watcher", nothing)
-    page_says = shown(match="jobs.*", prefix="eu/", user="watcher", password_file=tmp_path / "password")
+    page_says = shown(match="jobs.*", label_prefix="eu/", user="watcher", password_file=tmp_path / "password")
 
     with pika.BlockingConnection(pika.URLParameters(rabbitmq.vhost_url(rabbitmq_vhost))) as connection:
         channel = connection.channel()

@@ -41,6 +41,7 @@ NOW = 1_800_000_000.0
         pytest.param('{"enqueued_at": null}', None, id="nor is nothing"),
         pytest.param('{"enqueued_at": "yesterday"}', None, id="nor is a word"),
         pytest.param('{"enqueued_at": "0001-01-01T00:00:00+14:00"}', None, id="nor is the year 1"),
+        pytest.param('{"enqueued_at": -1' + "0" * 400 + "}", None, id="nor is a number of 400 digits"),
         pytest.param('{"enqueued_at": [1799999990]}', None, id="nor is a list"),
         pytest.param('{"at": 1799999990}', None, id="no such field"),
         pytest.param("[1799999990]", None, id="JSON, but no object"),
@@ -102,8 +103,15 @@ def configured(section: Mapping[str, Any]) -> Mapping[str, CollectFunction]:
         ),
         pytest.param(
             {"redis": [{"url": f"redis://{host}", "queues": [{"name": "a"}]} for host in ("h", "i")]},
-            "queue.redis: the queue 'a' stands twice (0.queues.0, 1.queues.0); rename one",
+            "queue.redis: the queue 'a' stands twice (0.queues.0, 1.queues.0); rename one, "
+            "or give its server a label_prefix",
             id="one name for two queues",
+        ),
+        pytest.param(
+            {"rq": [{"url": f"redis://{host}", "discover": "*"} for host in ("h", "i")]},
+            "queue.rq: several servers, of which one finds its queues by discover: both may have a queue of the same "
+            "name; give each server a label_prefix of its own",
+            id="two servers that may both have a queue called default",
         ),
         pytest.param(
             {"redis": [{"url": "redis://h", "queues": [{"name": name}]} for name in ("a", "b")]},

@@ -123,6 +123,24 @@ def test_queues_are_found_remembered_and_capped(redis_url: str, watched: Watch) 
 
 
 @pytest.mark.real
+def test_programs_that_share_a_server_and_a_name_are_told_apart(redis_url: str, watched: Watch) -> None:
+    redis = client_library.Redis.from_url(redis_url)
+    for prefix, count in (("rq", 1), ("shop", 3)):
+        redis.sadd(f"{prefix}:queues", f"{prefix}:queue:default")
+        redis.lpush(f"{prefix}:queue:default", *range(count))
+    shop = {"url": redis_url, "prefix": "shop", "label_prefix": "shop/", "queues": [{"name": "mail"}]}
+    page = watched({"rq": [{"url": redis_url, "discover": "*"}, {**shop, "discover": "default"}]})
+    assert page.of("default")["messages ready"] == 1
+    assert page.of("shop/default")["messages ready"] == 3
+    assert page.of("shop/mail")["messages ready"] == 0
+    redis.hset("shop:mail:meta", "version", "bullmq")
+    worker = client_library.Redis.from_url(redis_url, client_name="shop:bWFpbA==")
+    worker.ping()
+    page = watched({"bullmq": [{**shop, "discover": "*"}]})
+    assert page.of("shop/mail")["consumers"] == 1, "what the server shares knows queues by their own names"
+
+
+@pytest.mark.real
 def test_beyond_the_limit_queues_are_not_shown_but_counted(redis_url: str, watched: Watch) -> None:
     redis = client_library.Redis.from_url(redis_url)
     for number in range(20):

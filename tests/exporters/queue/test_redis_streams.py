@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis as client_library
 
+from exporters.queue import redis_queues
 from exporters.queue.redis_streams import ages, following
 
 Watch = Callable[[Mapping[str, Any]], Any]
@@ -88,6 +89,23 @@ def test_streams_are_found_with_their_groups(redis_url: str, watched: Watch) -> 
         'configured{queue="jobs:two/h"}',
     }
     assert page.of("jobs:one")["messages ready"] == 1
+
+
+@pytest.mark.real
+def test_a_stream_that_gets_its_group_later_is_not_there_twice(
+    redis_url: str, watched: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_queues, "REST_SECONDS", 0)
+    redis = client_library.Redis.from_url(redis_url)
+    redis.xadd("jobs", {"n": 1})
+    page = watched({"redis_streams": [{"url": redis_url, "discover": "jobs"}]})
+    assert page.of("jobs")["messages ready"] == 1
+    redis.xgroup_create("jobs", "g", "$")
+    assert page.of("jobs/g")["messages ready"] == 0
+    assert page.of("jobs") == {}, "what it holds was not put for nobody any more"
+    redis.xgroup_destroy("jobs", "g")
+    assert page.of("jobs/g") == {}, "a group that was taken away waits for nothing"
+    assert page.of("jobs")["messages ready"] == 1
 
 
 @pytest.mark.real
