@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from exporters.collector import CollectFunction
 from exporters.cost.aws import Aws, CostExplorer, needs_boto3
-from exporters.cost.demonstration import demo
+from exporters.cost.demo import demo
 from exporters.cost.events import Events, UsageFiles
 from exporters.cost.instances import InstanceCosts, Instances
 from exporters.cost.ledger import Ledger, LedgerReader

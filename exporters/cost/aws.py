@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -68,9 +68,10 @@ class CostExplorer:
             try:
                 self._ask(state, now, month, deadline)
                 self._problem = ""
-            except StateError:
-                raise
+            except StateError as error:
+                self._problem = str(error)
             except Exception as error:  # whatever AWS or the way to it says; the last answer is still right
+                state.asked_at = now
                 self._problem = f"Cost Explorer did not answer; it is asked again in an hour: {said(error)}"
         if state.month == month:
             start = datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC).timestamp()
@@ -90,13 +91,13 @@ class CostExplorer:
 
     def _ask(self, state: State, now: float, month: str, deadline: float) -> None:
         """Raises StateError, and what boto3 raises."""
-        state.asked_at = now
         token: str | None = None
         lines: list[tuple[str, str, str]] = []
         client = self._client(deadline)  # without credentials it ends here, and nothing was asked
         for _ in range(PAGES_MOST):
-            state.asks = {month: state.asks.get(month, 0) + 1}
-            write_state(self._config.state_file, state)
+            asking = replace(state, asked_at=now, asks={month: state.asks.get(month, 0) + 1})
+            write_state(self._config.state_file, asking)  # where that fails nothing was asked
+            state.asked_at, state.asks = asking.asked_at, asking.asks
             answer = client.get_cost_and_usage(
                 TimePeriod=period(now),
                 Granularity="MONTHLY",

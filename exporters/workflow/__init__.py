@@ -15,7 +15,7 @@ from exporters.runtime.config import Section
 from exporters.workflow.api import ApiReader
 from exporters.workflow.config import Instances, N8n
 from exporters.workflow.database import DatabaseReader
-from exporters.workflow.demonstration import demo
+from exporters.workflow.demo import demo
 from exporters.workflow.executions import Tally
 from exporters.workflow.expectation import Expectations
 from exporters.workflow.reading import Reader, Reading
