@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from cheroot import wsgi
-from cheroot.server import HTTPConnection, HTTPRequest
+from cheroot.server import HeaderReader, HTTPConnection, HTTPRequest
 from cheroot.workers.threadpool import ThreadPool
 
 from exporters.runtime.config import split_address
@@ -106,12 +106,45 @@ def _as_of_any_socket() -> Any:
         raise ConnectionResetError(104, f"the TLS connection broke off: {error}") from None
 
 
+class _Headers(HeaderReader):
+    """Reads those of one request. Left out are names with a `_`, which WSGI could not tell from a `-`."""
+
+    def __init__(self) -> None:
+        self._lengths = 0
+
+    def __call__(self, *arguments: Any) -> Any:
+        try:
+            return super().__call__(*arguments)
+        except UnboundLocalError:  # the first line continues one that is not there
+            raise ValueError("Illegal header line.") from None
+
+    def _transform_key(self, key_name: bytes) -> bytes:
+        if key_name != key_name.strip():
+            raise ValueError("Illegal white space around the name of a header.")
+        name = key_name.title()
+        self._lengths += name == b"Content-Length"
+        if self._lengths > 1:
+            raise ValueError("More than one Content-Length.")
+        return name
+
+    def _allow_header(self, key_name: bytes) -> bool:
+        return b"_" not in key_name
+
+
 class _Request(HTTPRequest):
+    def read_request_line(self) -> bool:
+        self.header_reader = _Headers()
+        try:
+            return bool(super().read_request_line())  # type: ignore[no-untyped-call]  # cheroot left it untyped
+        except ValueError:  # such as a host with one bracket
+            self.simple_response("400 Bad Request", "Malformed Request-URI")
+            return False
+
     def read_request_headers(self) -> bool:
         """Refuse what could make the rest of the connection be read wrongly: chunks and lengths that are no numbers."""
-        if not super().read_request_headers():  # type: ignore[no-untyped-call]  # cheroot left it untyped
+        if not super().read_request_headers():  # type: ignore[no-untyped-call]
             return False
-        if self.chunked_read:
+        if b"Transfer-Encoding" in self.inheaders:  # also in HTTP/1.0, which does not know it: somebody before us may
             self.simple_response("411 Length Required", "send the body with a Content-Length")
             return False
         if not self.inheaders.get(b"Content-Length", b"0").isdigit():
@@ -224,7 +257,11 @@ class _Threads(ThreadPool):
             self._started += more
             self._taken += 1
         if more:
-            self._threads.append(self._spawn_worker())  # type: ignore[attr-defined]  # cheroot keeps it to itself
+            try:
+                self._threads.append(self._spawn_worker())  # type: ignore[attr-defined]  # cheroot keeps it to itself
+            except RuntimeError:  # the system gives no more now: those that are there do the work
+                with self._count:
+                    self._started -= 1
         try:
             super().put(obj)
         except queue.Full:

@@ -305,15 +305,38 @@ def raw(address: str, request: bytes, patience: float = 5.0) -> bytes:
         pytest.param(b"GET / HTTP/1.1\r\nX: " + b"y" * 40_000 + b"\r\n\r\n", b"413", id="endless headers"),
         pytest.param(b"GET /" + b"y" * 40_000 + b" HTTP/1.1\r\n\r\n", b"414", id="an endless address"),
         pytest.param(b"hello\r\n\r\n", b"400", id="no HTTP at all"),
+        pytest.param(b"GET //[x HTTP/1.1\r\n\r\n", b"400", id="a host with one bracket"),
+        pytest.param(b"GET / HTTP/1.1\r\n x\r\n\r\n", b"400", id="the continuation of no header"),
+        pytest.param(
+            b"POST /echo HTTP/1.1\r\nContent-Length : 5\r\n\r\nhello", b"400", id="white space before the colon"
+        ),
+        pytest.param(
+            b"POST /echo HTTP/1.1\r\nContent-Length: 38\r\nContent-Length: 0\r\n\r\n"
+            b"GET /-/healthy HTTP/1.1\r\nHost: here\r\n\r\n",
+            b"400",
+            id="two lengths",
+        ),
+        pytest.param(
+            b"POST /echo HTTP/1.0\r\nConnection: Keep-Alive\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"GET /-/healthy HTTP/1.1\r\nHost: here\r\n\r\n",
+            b"411",
+            id="chunks in HTTP 1.0",
+        ),
     ],
 )
 def test_a_request_that_is_no_request_is_refused_and_the_connection_closed(
-    endpoint: Endpoint, client: Client, request_bytes: bytes, status: bytes
+    endpoint: Endpoint, client: Client, capsys: pytest.CaptureFixture[str], request_bytes: bytes, status: bytes
 ) -> None:
     answer = raw(endpoint.addresses[0], request_bytes)
     assert answer.split(b" ")[1] == status
-    assert answer.count(b"HTTP/1.1 ") == 1, "nothing of the body is taken for a second request"
+    assert answer.count(b"HTTP/1.") == 1, "nothing of the body is taken for a second request"
     assert client("/-/healthy")[0] == 200
+    assert "Traceback" not in "".join(capsys.readouterr()), "what a client does wrong is no news"
+
+
+def test_a_header_that_only_looks_like_a_length_is_none(endpoint: Endpoint) -> None:
+    answer = raw(endpoint.addresses[0], b"GET /-/healthy HTTP/1.1\r\nContent_Length: abc\r\nConnection: close\r\n\r\n")
+    assert answer.split(b" ")[1] == b"200"
 
 
 def test_a_body_that_breaks_off_is_an_error_and_reaches_no_route(endpoint: Endpoint) -> None:
@@ -390,6 +413,26 @@ def test_threads_come_when_all_are_busy_and_what_finds_none_and_cannot_wait_is_r
     finally:
         gate.set()
         endpoint.stop()
+
+
+def test_where_the_system_gives_no_more_threads_those_that_are_there_do_the_work(
+    endpoint: Endpoint, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert client("/-/healthy")[0] == 200
+    running = endpoint._servers[0].requests
+    before = running._started
+
+    def refuse() -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as limited:
+        limited.setattr(running, "_spawn_worker", refuse)
+        limited.setattr(running, "_taken", before)  # as if all were busy
+        assert client("/-/healthy")[0] == 200
+    assert running._started == before
+    running._taken = before
+    assert client("/-/healthy")[0] == 200
+    assert running._started == before + 1, "once there are threads again, it takes one"
 
 
 def test_more_connections_than_may_be_are_closed_and_the_others_served(monkeypatch: pytest.MonkeyPatch) -> None:
