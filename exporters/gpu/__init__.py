@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from exporters.collector import CollectFunction
-from exporters.gpu.demonstration import demo
+from exporters.gpu.demo import demo
 from exporters.gpu.families import FAMILIES
 from exporters.gpu.fleet import Fleet
 from exporters.gpu.processes import process_samples, read_owners
