@@ -60,7 +60,8 @@ SHORTEST_WINDOW_SECONDS, LONGEST_WINDOW_SECONDS = 0.5, 600.0  # over which activ
 # Error codes of NVML.
 LOST = {15: "lost", 28: "lost", 16: "reset_required"}
 DRIVER_GONE = {1: "error", 9: "driver_not_loaded", 12: "library_not_found", 18: "version_mismatch"}
-NEVER = {3, 4, 13, 22, 25, 26}  # not supported, not permitted, unknown to this driver
+NO_PERMISSION = 4
+NEVER = {3, NO_PERMISSION, 13, 22, 25, 26}  # not supported, not permitted, unknown to this driver
 NOT_NOW = {2, 6, 7, 21, 27}  # no data, nothing found, the list grew between two calls
 
 

@@ -14,7 +14,7 @@ import structlog
 from prometheus_client.metrics_core import Metric
 
 from exporters.collector import PartialReadError
-from exporters.gpu.card import DRIVER_GONE, LOST, Card, DriverDownError
+from exporters.gpu.card import DRIVER_GONE, LOST, NO_PERMISSION, Card, DriverDownError
 from exporters.gpu.lane import Lane, NoAnswerError
 from exporters.gpu.samples import Reading, Sample, card_metrics, driver_metrics
 from exporters.gpu.xids import Events, Xids
@@ -181,6 +181,8 @@ class Fleet:
             except nvml.NVMLError as error:
                 if error.value in DRIVER_GONE:
                     raise
+                if error.value == NO_PERMISSION:  # it is counted, and somebody else's: so in some containers
+                    continue
                 lost.append(LOST.get(error.value, "error"))
                 continue
             card = Card(nvml, handle, uuid, index, self._owned)

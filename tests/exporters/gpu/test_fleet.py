@@ -231,6 +231,14 @@ def test_a_card_that_is_lost_from_the_beginning_has_no_name_yet(cards: State, ma
     assert not any("unknown" in series for series in found)
 
 
+def test_a_card_that_is_counted_and_may_not_be_opened_is_not_lost(cards: State, make_fleet: FleetFactory) -> None:
+    cards["nvmlDeviceGetHandleByIndex_v2.1"] = "error 4"
+    found, problem = scrape(make_fleet())
+    assert (reasons(found), problem) == ([], None)
+    assert of(A, found)
+    assert [series for series in found if series.startswith("gpu_up")] == [f'gpu_up{{uuid="{A}"}}']
+
+
 def test_a_card_that_can_no_longer_be_named_is_down_by_the_name_it_had(cards: State, make_fleet: FleetFactory) -> None:
     fleet = make_fleet()
     scrape(fleet)
