@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import structlog
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from exporters.runtime.config import ConfigError, Section, nearest, parse_yaml, validate
 from exporters.runtime.passwords import COSTS, HASH, Passwords, Verdict
@@ -84,6 +84,20 @@ def _hash(value: Any) -> str:
     return match[0]
 
 
+def _users(value: Any) -> Any:
+    """As with the hashes: what stands here instead of a mapping may be a password."""
+    if value is not None and not isinstance(value, dict):
+        raise ValueError("what stands here is no mapping; write one line NAME: HASH for each user")
+    return value
+
+
+def _file(path: Path) -> Path:
+    """The sentence does not show it: it may be a key that somebody wrote here instead of into a file."""
+    if "\n" in str(path):
+        raise ValueError("what stands here is more than one line; it must be the name of a file")
+    return path
+
+
 def _user(name: str) -> str:
     if not name or ":" in name:
         raise ValueError(f"found the user name '{name}'; a name is not empty and has no colon")
@@ -101,13 +115,16 @@ def _header(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+File = Annotated[Path, AfterValidator(_file)]
+
+
 class TlsServerConfig(Section):
     """The certificate that the server shows, and what it wants to see of clients."""
 
-    cert_file: Path
-    key_file: Path
+    cert_file: File
+    key_file: File
     client_auth_type: Annotated[str, AfterValidator(_client_auth)] = "NoClientCert"
-    client_ca_file: Path | None = None
+    client_ca_file: File | None = None
     client_allowed_sans: list[str] | None = Field(None, min_length=1)
     min_version: Version = "TLS12"
     max_version: Version = "TLS13"
@@ -148,7 +165,10 @@ class WebConfig(Section):
 
     tls_server_config: TlsServerConfig | None = None
     http_server_config: HttpServerConfig | None = None
-    basic_auth_users: dict[Annotated[str, AfterValidator(_user)], Annotated[Any, AfterValidator(_hash)]] | None = None
+    basic_auth_users: Annotated[
+        dict[Annotated[str, AfterValidator(_user)], Annotated[Any, AfterValidator(_hash)]] | None,
+        BeforeValidator(_users),
+    ] = None
     rate_limit: Annotated[
         Any, AfterValidator(_not_here("is not done here; --web.max-requests limits the scrapes at one time"))
     ] = None

@@ -127,6 +127,16 @@ from tests.exporters.runtime.served import ALICE, rewrite, tls_section
             id="a header within a header",
         ),
         pytest.param(
+            "basic_auth_users: [{alice: wonderland}]",
+            "basic_auth_users: what stands here is no mapping; write one line NAME: HASH for each user",
+            id="users in a list, with a password",
+        ),
+        pytest.param(
+            "tls_server_config:\n  cert_file: x\n  key_file: |\n    -----BEGIN PRIVATE KEY-----\n    MIGH",
+            "tls_server_config.key_file: what stands here is more than one line; it must be the name of a file",
+            id="a key instead of its file",
+        ),
+        pytest.param(
             "basic_auth_users: {alice: wonderland}",
             "basic_auth_users.alice: what stands here is no bcrypt hash; docs/exporters/web.md shows how to make one",
             id="a password, which is not repeated",
