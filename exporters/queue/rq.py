@@ -75,9 +75,10 @@ class Jobs:
 
     def __init__(self, name: bytes, server: Server) -> None:
         self._prefix = server.prefix.encode()
-        self._count_finished = server.count_finished
         self._times = Times()
         self._completed, self._failed = Finished(self._at("finished:%s", name)), Finished(self._at("failed:%s", name))
+        registries = ("finished:%s", "failed:%s") if server.count_finished else ()
+        self._for_ever = [Command("ZCOUNT", self._at(key, name), "+inf", "+inf") for key in registries]
         self._fixed = [
             *(Command(command, self._at(key, name)) for key, command, _ in COUNTS),
             Command("LINDEX", self._at("queue:%s", name), 0),
@@ -89,7 +90,10 @@ class Jobs:
 
     def read(self, now: float) -> Reading[QueueState]:
         sets = (self._completed, self._failed)
-        replies = iter((yield [*self._fixed, *(command for each in sets for command in each.commands())]))
+        replies = iter(
+            (yield [*self._for_ever, *self._fixed, *(command for each in sets for command in each.commands())])
+        )
+        for_ever = [next(replies) for _ in self._for_ever]
         messages: dict[str, int] = {}
         for _, _, state in COUNTS:
             messages[state] = messages.get(state, 0) + next(replies)
@@ -107,12 +111,14 @@ class Jobs:
             ages["ready"] = max(0.0, now - enqueued)
         for _ in finished:
             self._times.observe(*job_times(next(answers)))
-        counters = {"completed": float(self._completed.counted), "failed": float(self._failed.counted)}
+        # what is kept for ever (a TTL of -1) has no time by which it could be told to be new: then nobody can count
+        counted = zip(("completed", "failed"), (self._completed, self._failed), for_ever, strict=False)
+        counters = {what: float(each.counted) for what, each, kept in counted if not kept}
         return QueueState(
             messages,
             ages,
             consumers,
-            counters if self._count_finished else {},
+            counters,
             wait=self._times.wait,
             process=self._times.process,
         )
