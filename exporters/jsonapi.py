@@ -3,11 +3,14 @@
 Errors are sentences with the address and never with what was sent to prove who asks.
 """
 
+import contextlib
 import http.client
 import json
+import socket
 import ssl
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -37,9 +40,11 @@ def get_json(
         connection = _connection(parts.scheme, parts.hostname or "", parts.port, deadline, ca_file)
         try:
             path = (parts.path or "/") + (f"?{urlencode(query)}" if query else "")
-            connection.request("GET", path, headers={"Accept": "application/json", **headers})
-            response = connection.getresponse()
-            body = _body(response, connection, url, deadline)
+            connection.connect()
+            with _cut_at(connection.sock, deadline):
+                connection.request("GET", path, headers={"Accept": "application/json", **headers})
+                response = connection.getresponse()
+                body = _body(response, url)
         finally:
             connection.close()
     except TimeoutError:
@@ -81,23 +86,43 @@ def _connection(
     return http.client.HTTPSConnection(host, port, timeout=seconds, context=context)
 
 
-def _body(
-    response: http.client.HTTPResponse, connection: http.client.HTTPConnection, url: str, deadline: float
-) -> bytes:
-    """All of it. A server that sends a byte now and then keeps no one: the deadline is looked at after each."""
-    found = bytearray()
-    while True:
-        left = deadline - time.monotonic()
-        if left <= 0:
+@contextlib.contextmanager
+def _cut_at(line: socket.socket, deadline: float) -> Iterator[None]:
+    """Cuts the line at `deadline`: a server that sends a byte now and then keeps no one, whatever it is a byte of.
+
+    What was not whole by then is a TimeoutError.
+    """
+
+    def cut() -> None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(
+                line, socket.SHUT_RDWR
+            )  # not TLS's own, after which the reader would take what comes for plain text
+
+    timer = threading.Timer(max(0.0, deadline - time.monotonic()), cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+        if time.monotonic() >= deadline:
             raise TimeoutError
-        if connection.sock is not None:
-            connection.sock.settimeout(left)
-        chunk = response.read1(_CHUNK)
-        if not chunk:
-            return bytes(found)
+    except (OSError, http.client.HTTPException):
+        if time.monotonic() >= deadline:
+            raise TimeoutError from None
+        raise
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def _body(response: http.client.HTTPResponse, url: str) -> bytes:
+    """All of it."""
+    found = bytearray()
+    while chunk := response.read1(_CHUNK):
         found += chunk
         if len(found) > LONGEST:
             raise ApiError(f"{url}: the answer is longer than {LONGEST} bytes; nothing of it was taken")
+    return bytes(found)
 
 
 def secret(path: Path, setting: str) -> str:

@@ -1,7 +1,10 @@
 """n8n's public API, on a stand-in with its shapes."""
 
+import contextlib
+import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -189,3 +192,24 @@ def test_a_server_that_drips_keeps_no_one(key_file: Path) -> None:
         Page({"api": server.url, "api_key_file": key_file}).look(seconds=0.2)
     assert time.monotonic() - began < 0.6
     server.close()
+
+
+@pytest.mark.parametrize("answer", [b"H" * 40, b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"])
+def test_a_server_that_sends_a_byte_now_and_then_keeps_no_one(key_file: Path, answer: bytes) -> None:
+    over = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        line, _ = server.accept()
+        with line, contextlib.suppress(OSError):
+            line.recv(65_536)
+            line.sendall(answer)
+            while not over.wait(0.05):
+                line.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=drip, args=(server,), daemon=True).start()
+        try:
+            with pytest.raises(Exception, match="no answer in time"):
+                Page({"api": f"http://127.0.0.1:{server.getsockname()[1]}", "api_key_file": key_file}).look(seconds=0.2)
+        finally:
+            over.set()
