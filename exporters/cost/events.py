@@ -167,8 +167,10 @@ def event_of(line: bytes) -> Event:
         raise ValueError("occurred_at has no zone")
     cost = money(found["cost"]) if found.get("cost") is not None else None
     units = {str(unit)[:64]: float(decimal(count)) for unit, count in (found.get("units") or {}).items()}
-    if (cost is None and not units) or len(units) > 20 or not isinstance(found["event_id"], str):
+    if (cost is None and not units) or len(units) > 20 or min(units.values(), default=0) < 0:
         raise ValueError("neither cost nor units")
+    if not isinstance(found["event_id"], str):
+        raise ValueError("its event_id is no text")
     scope = Scope(
         *(
             str(found.get(name) or "")[:_LABEL_LONGEST]

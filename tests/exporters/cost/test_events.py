@@ -96,7 +96,8 @@ def test_lines_that_are_no_events_are_refused_and_counted(file: Path, page: Page
         "no json", "[]", "3", '{"event_id": "x"}', line("x", cost=None, units={}).strip(),
         line("x", cost="2 won").strip(), line("x", cost="-2 KRW").strip(), line("x", "yesterday").strip(),
         line("x", "2026-11-20T10:00:00").strip(), line("x", units={"a": "NaN"}).strip(),
-        line("x", units={"a": True}).strip(), '{"event_id": 7}', "[" * 5000, line("x" * 70_000).strip(),
+        line("x", units={"a": True}).strip(), line("x", units={"a": -5}).strip(),
+        '{"event_id": 7}', "[" * 5000, line("x" * 70_000).strip(),
     ]  # fmt: skip
     file.write_bytes("\n".join(bad).encode() + b"\n\xff\xfe\n\n" + line("a").encode())
     found = page.look()
