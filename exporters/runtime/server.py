@@ -11,6 +11,7 @@ import queue
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,9 +30,11 @@ REQUEST_SECONDS = 60.0  # from a request's first byte to the last byte of its an
 IDLE_SECONDS = 130  # a kept-alive connection outlives two scrape intervals of a minute
 THREADS = 1  # at the start; one that is always the same finds its data where it left them
 MOST_THREADS = 64
+THREADS_FOR_OTHERS = 8  # of all: one address gets no more than the rest
 WAITING_REQUESTS = 40  # more are answered with 503
 KEPT_ALIVE = 64
 CONNECTIONS = 256  # more are closed at once, so that descriptors are left for the work
+CONNECTIONS_OF_ONE = 192  # of one address, so that others find a place
 BODY_BYTES = 1 << 20
 HEADER_BYTES = 32 << 10
 
@@ -172,7 +175,7 @@ class _Connection(HTTPConnection):
             self.timed.begin()
             return bool(super().communicate())  # type: ignore[no-untyped-call]  # cheroot left it untyped
         finally:
-            self.server.requests.done()
+            self.server.requests.done(self)
 
     def _shake_hands(self) -> bool:
         """As far as it goes without waiting; the selector tells when more has come. False: it has failed."""
@@ -237,7 +240,10 @@ class _Connection(HTTPConnection):
 
 
 class _Threads(ThreadPool):
-    """The worker threads: a few, and one more whenever there is more to do than there are threads, up to `most`."""
+    """The worker threads: a few, and one more whenever there is more to do than there are threads, up to `most`.
+
+    One address never has the last of them: what it asks beyond its share waits until one of its own requests is done.
+    """
 
     def __init__(self, server: "Server", most: int) -> None:
         super().__init__(
@@ -248,14 +254,21 @@ class _Threads(ThreadPool):
             accepted_queue_timeout=0,
         )
         self._count = threading.Lock()
-        self._taken = 0  # connections in a thread or on the way to one
+        self._share = max(1, most - THREADS_FOR_OTHERS)
+        self._taken: Counter[str] = Counter()  # connections in a thread or on the way to one, by address
+        self._later: list[Any] = []
         self._started = self.min
 
     def put(self, obj: Any) -> None:
         with self._count:
-            more = self._started < min(self._taken + 1, self.max)
+            if self._taken[obj.remote_addr] >= self._share:
+                if len(self._later) >= WAITING_REQUESTS:
+                    raise queue.Full
+                self._later.append(obj)
+                return
+            more = self._started < min(self._taken.total() + 1, self.max)
             self._started += more
-            self._taken += 1
+            self._taken[obj.remote_addr] += 1
         if more:
             try:
                 self._threads.append(self._spawn_worker())  # type: ignore[attr-defined]  # cheroot keeps it to itself
@@ -265,12 +278,24 @@ class _Threads(ThreadPool):
         try:
             super().put(obj)
         except queue.Full:
-            self.done()
+            self._leave(obj)
             raise
 
-    def done(self) -> None:
+    def done(self, conn: Any) -> None:
+        """It needs its thread no longer, so that another one of that address may have it."""
+        self._leave(conn)
         with self._count:
-            self._taken -= 1
+            following = next((one for one in self._later if one.remote_addr == conn.remote_addr), None)
+            if following is None:
+                return
+            self._later.remove(following)
+        self.server.hand_over(following)
+
+    def _leave(self, conn: Any) -> None:
+        with self._count:
+            self._taken[conn.remote_addr] -= 1
+            if not self._taken[conn.remote_addr]:
+                del self._taken[conn.remote_addr]
 
 
 class Server(wsgi.Server):
@@ -339,12 +364,16 @@ class Server(wsgi.Server):
 
     def process_conn(self, conn: Any) -> None:
         if conn.last_used is None:  # new: browsers open connections in advance, and say nothing
-            if self._connections._num_connections >= CONNECTIONS:  # type: ignore[attr-defined]
-                conn.close()
-            else:
+            if self._has_room(conn.remote_addr):
                 self.put_conn(conn)
+            else:
+                conn.close()
             return
         conn.timed.begin()  # it may be refused, which is an answer too
+        self.hand_over(conn)
+
+    def hand_over(self, conn: Any) -> None:
+        """To a thread, now or soon; where too many wait already, it is refused."""
         try:
             self.requests.put(conn)
         except queue.Full:
@@ -352,6 +381,15 @@ class Server(wsgi.Server):
                 self._unservicable_conns.put(conn)  # type: ignore[attr-defined]  # a thread of cheroot's answers 503
             else:
                 conn.close()
+
+    def _has_room(self, address: str | None) -> bool:
+        """For one more connection, of those that wait for something to be said."""
+        selector = self._connections._selector  # type: ignore[attr-defined]
+        waiting = len(selector)
+        if waiting <= min(CONNECTIONS, CONNECTIONS_OF_ONE):  # nothing to count
+            return True
+        of_one = sum(conn is not self and conn.remote_addr == address for _, conn in selector.connections)
+        return waiting <= CONNECTIONS and of_one < CONNECTIONS_OF_ONE
 
     def put_conn(self, conn: Any) -> None:
         if conn.pending():

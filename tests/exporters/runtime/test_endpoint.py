@@ -57,9 +57,11 @@ def broken(request: Request) -> Response:
 class Client:
     """One kept-alive connection."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, source: str | None = None) -> None:
         host, _, port = address.rpartition(":")
-        self.connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=20)
+        self.connection = http.client.HTTPConnection(
+            host.strip("[]"), int(port), timeout=20, source_address=(source, 0) if source else None
+        )
 
     def __call__(
         self, path: str, method: str = "GET", body: bytes | None = None, **headers: str
@@ -377,7 +379,7 @@ def test_silent_and_dripping_clients_hold_nobody_up(endpoint: Endpoint, monkeypa
             connection.close()
 
 
-def test_threads_come_when_all_are_busy_and_what_finds_none_and_cannot_wait_is_refused() -> None:
+def test_threads_come_when_all_are_busy_what_cannot_wait_is_refused_and_other_addresses_are_served() -> None:
     gate = threading.Event()
 
     def hang(request: Request) -> Response:
@@ -395,21 +397,23 @@ def test_threads_come_when_all_are_busy_and_what_finds_none_and_cannot_wait_is_r
     endpoint.start()
     (running,) = endpoint._servers
     assert running.requests._started == server.THREADS
-    most = running.requests.max
-    clients = [Client(endpoint.addresses[0]) for _ in range(most + server.WAITING_REQUESTS + 5)]
+    share = running.requests.max - server.THREADS_FOR_OTHERS
+    clients = [Client(endpoint.addresses[0]) for _ in range(share + server.WAITING_REQUESTS + 5)]
     try:
-        for client in clients[: most - 1]:
+        for client in clients[: share - 1]:
             client.connection.request("GET", "/hang")
         assert Client(endpoint.addresses[0])("/-/healthy")[0] == 200, "a probe gets a thread of its own"
-        for client in clients[most - 1 :]:
+        for client in clients[share - 1 :]:
             client.connection.request("GET", "/hang")
             time.sleep(0.002)  # in this order
         last = clients[-1].connection.getresponse()
         assert last.status == 503
-        assert running.requests._started == most
+        assert running.requests._started == share
+        assert Client(endpoint.addresses[0], source="127.0.0.2")("/-/healthy")[0] == 200
         gate.set()
-        first = clients[0].connection.getresponse()
-        assert (first.status, first.read()) == (200, b"at last\n")
+        for client in (clients[0], clients[share + server.WAITING_REQUESTS - 1]):  # one that ran, one that waited
+            response = client.connection.getresponse()
+            assert (response.status, response.read()) == (200, b"at last\n")
     finally:
         gate.set()
         endpoint.stop()
@@ -427,11 +431,11 @@ def test_where_the_system_gives_no_more_threads_those_that_are_there_do_the_work
 
     with monkeypatch.context() as limited:
         limited.setattr(running, "_spawn_worker", refuse)
-        limited.setattr(running, "_taken", before)  # as if all were busy
+        running._taken["192.0.2.1"] = before  # as if all were busy
         assert client("/-/healthy")[0] == 200
     assert running._started == before
-    running._taken = before
     assert client("/-/healthy")[0] == 200
+    del running._taken["192.0.2.1"]
     assert running._started == before + 1, "once there are threads again, it takes one"
 
 
@@ -446,6 +450,22 @@ def test_more_connections_than_may_be_are_closed_and_the_others_served(monkeypat
     try:
         assert [connection.recv(1) for connection in silent[5:]] == [b""] * 3
         assert client("/-/healthy")[0] == 200
+    finally:
+        for connection in silent:
+            connection.close()
+        endpoint.stop()
+
+
+def test_an_address_that_holds_many_connections_leaves_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "CONNECTIONS_OF_ONE", 5)
+    endpoint = Endpoint(["127.0.0.1:0"], CollectorRegistry(), process="x", ready=lambda: None)
+    endpoint.start()
+    host, _, port = endpoint.addresses[0].rpartition(":")
+    silent = [socket.create_connection((host, int(port)), timeout=10) for _ in range(8)]
+    try:
+        assert [connection.recv(1) for connection in silent[5:]] == [b""] * 3
+        for _ in range(2):
+            assert Client(endpoint.addresses[0], source="127.0.0.2")("/-/healthy")[0] == 200
     finally:
         for connection in silent:
             connection.close()
