@@ -88,6 +88,8 @@ def _users(value: Any) -> Any:
     """As with the hashes: what stands here instead of a mapping may be a password."""
     if value is not None and not isinstance(value, dict):
         raise ValueError("what stands here is no mapping; write one line NAME: HASH for each user")
+    if not value:  # such as when all are commented out
+        raise ValueError("no user stands here, so that everybody could come; add one, or take this key out too")
     return value
 
 
@@ -161,7 +163,7 @@ class HttpServerConfig(Section):
 
 
 class WebConfig(Section):
-    """The whole file. A section without content is as good as none."""
+    """The whole file. A section without content is as good as none; users are not, for that would open the door."""
 
     tls_server_config: TlsServerConfig | None = None
     http_server_config: HttpServerConfig | None = None

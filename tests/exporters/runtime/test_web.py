@@ -127,6 +127,11 @@ from tests.exporters.runtime.served import ALICE, rewrite, tls_section
             id="a header within a header",
         ),
         pytest.param(
+            "basic_auth_users:\n#  alice: hash",
+            "basic_auth_users: no user stands here, so that everybody could come; add one, or take this key out too",
+            id="users that are all commented out",
+        ),
+        pytest.param(
             "basic_auth_users: [{alice: wonderland}]",
             "basic_auth_users: what stands here is no mapping; write one line NAME: HASH for each user",
             id="users in a list, with a password",
