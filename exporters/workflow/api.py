@@ -5,7 +5,7 @@ page of 250 is read each time, and newer versions also tell which executions are
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from exporters.jsonapi import ApiError, get_json, secret
@@ -91,28 +91,36 @@ class ApiReader:
     def _ended(self, deadline: float, tally: Tally) -> bool:
         """Counts what has ended and was not counted. False: there was more than could be read."""
         first = not self._started
-        cursor: str | None = None
-        for _ in range(FIRST_PAGES if first else PAGES):
-            found, cursor = self._page("executions", {"limit": str(PAGE)}, cursor, deadline)
-            executions = [execution for execution in map(_execution, found) if execution.ended]
-            new = [one for one in executions if one.number not in self._seen and one.number >= self._floor]
-            for execution in new:
-                self._seen.add(execution.number)
-                (tally.remember if first else tally.add)(execution)
-                if execution.workflow_id not in self._listed:
-                    self._refresh_at = 0.0  # one that is newer than the list
-                    self._listed.add(execution.workflow_id)  # once: what is put away never is in the list
-            if not new or cursor is None:
-                break
-        else:
-            if not first:
-                return False
+        found, whole = self._uncounted(FIRST_PAGES if first else PAGES, deadline)
+        for execution in found:
+            self._seen.add(execution.number)
+            (tally.remember if first else tally.add)(execution)
+            if execution.workflow_id not in self._listed:
+                self._refresh_at = 0.0  # one that is newer than the list
+                self._listed.add(execution.workflow_id)  # once: what is put away never is in the list
         if first:
             self._started, self._floor = True, min(self._seen, default=0)
         if len(self._seen) > 2 * SEEN_MOST:
             self._seen = set(sorted(self._seen)[-SEEN_MOST:])
             self._floor = min(self._seen)
-        return True
+        return whole or first
+
+    def _uncounted(self, pages: int, deadline: float) -> tuple[Collection[Execution], bool]:
+        """What has ended and was not counted, and whether that is all.
+
+        Where a page fails, nothing is taken of the others: the next look would stop there and miss what stands behind.
+        """
+        new: dict[int, Execution] = {}
+        cursor: str | None = None
+        for _ in range(pages):
+            found, cursor = self._page("executions", {"limit": str(PAGE)}, cursor, deadline)
+            before = len(new)
+            for execution in map(_execution, found):
+                if execution.ended and execution.number not in self._seen and execution.number >= self._floor:
+                    new[execution.number] = execution
+            if len(new) == before or cursor is None:
+                return new.values(), True
+        return new.values(), False
 
     def _follow(self, still_open: Mapping[int, Execution], deadline: float, tally: Tally) -> None:
         """Asks for those that were open, are no longer, and stood too deep in the list."""

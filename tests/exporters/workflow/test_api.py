@@ -102,6 +102,21 @@ def test_a_burst_over_several_pages_is_counted_whole_and_what_ended_long_ago_nev
     assert page.problem == "more executions ended than can be read at once; some are not counted"
 
 
+def test_a_burst_of_which_a_page_fails_is_counted_whole_by_the_next_look(
+    n8n: StandIn, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n8n.end(n8n.start("cap", NOW - 900), NOW - 890)
+    page.look()
+    for _ in range(2 * PAGE):
+        n8n.end(n8n.start("cap", NOW - 90), NOW - 80)
+    answer = n8n._answer
+    with monkeypatch.context() as patch:
+        patch.setattr(n8n, "_answer", lambda path, key: (500, b"{}") if "cursor" in path else answer(path, key))
+        with pytest.raises(Exception, match="answered 500"):
+            page.look()
+    assert page.look()["workflow_executions_total cap production"] == 2 * PAGE
+
+
 @pytest.mark.parametrize("n8n", [True], indirect=True)
 def test_one_that_ends_deep_in_the_list_is_followed_by_its_number(n8n: StandIn, page: Page) -> None:
     deep, deleted = n8n.start("cap", NOW - 5000), n8n.start("cap", NOW - 5000)
