@@ -29,6 +29,15 @@ DEFAULT_CONFIG = Path("tidewise.yaml")
 DEMO_BANNER = "<p><strong>Demo: every value of these exporters is made up.</strong></p>"
 
 EXAMPLES = f"""
+what each exporter shows:
+  host      CPU, pressure, memory, disks, file systems, network, the cgroup; nothing to configure
+  gpu       NVIDIA cards; nothing to configure
+  queue     Redis lists and streams, Bull, BullMQ, Celery, RQ, RabbitMQ, PostgreSQL tables, Amazon SQS
+  latency   how long requests take, from access logs, and whether HTTP, TCP and gRPC endpoints answer
+  workflow  n8n: last success, failures, duration and what is overdue
+  database  PostgreSQL, Redis, SQLite files
+  cost      money spent, from the budget's ledger, files of usage, declared instances, AWS
+
 examples:
   tidewise-exporter host
       the machine, with no configuration at all, on {DEFAULT_LISTEN[0]}
@@ -41,12 +50,22 @@ examples:
   tidewise-exporter host --web.config.file web.yml
       with TLS and a password, as the file says; it is that of Prometheus' own exporters
 
-the least that 'queue' needs in the file:
+a first file; all keys are in docs/exporters/NAME.md:
   exporters:
     queue:
       redis:
         - url: redis://127.0.0.1:6379/0
           queues: [{{name: video-jobs}}]
+    latency:
+      logs: [{{path: /var/log/nginx/access.log, service: shop}}]
+      probes:
+        http: [{{service: shop, url: "https://shop.example/healthz"}}]
+    workflow:
+      n8n: [{{sqlite: /home/node/.n8n/database.sqlite}}]
+    database:
+      postgresql: [{{url: "postgresql://watcher@127.0.0.1/shop", password_file: /run/secrets/postgresql}}]
+    cost:
+      ledger: {{url: "http://127.0.0.1:9814", token_file: /etc/tidewise/budget-token}}
 """
 
 

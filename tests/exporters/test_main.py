@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +15,14 @@ from pathlib import Path
 
 import bcrypt
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from exporters import own
 from exporters.__main__ import main
+from exporters.config import exporters_model
 from exporters.registry import EXPORTERS, exporter
+from exporters.runtime.config import validate
 from exporters.runtime.process import version
 from tests.exporters.authority import Authority
 
@@ -327,6 +331,8 @@ def test_a_port_in_use_is_a_sentence(tmp_path: Path) -> None:
 def test_help_teaches_and_version_tells() -> None:
     helped = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, timeout=60, check=True).stdout
     assert "tidewise-exporter host queue --config tidewise.yaml" in helped
-    assert "queues: [{name: video-jobs}]" in helped
+    assert [name for name in EXPORTERS if f"\n  {name:<10}" in helped] == list(EXPORTERS), "each in a line"
+    first_file = textwrap.dedent(helped[helped.index("  exporters:\n") :])
+    assert validate(exporters_model(list(EXPORTERS)), yaml.safe_load(first_file)["exporters"], Path("first.yaml"))
     told = subprocess.run([*COMMAND, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
     assert told == f"tidewise-exporter {version()}\n"
