@@ -12,6 +12,7 @@ from exporters.queue.state import QueueState
 from exporters.runtime.config import Section
 
 COUNTED_ENTRIES = 500  # read to count what a group has not seen, where Redis itself does not know
+COUNTED_BYTES = 8 * 2**20  # of these together, by the first and the last entry
 
 
 class Stream(Section):
@@ -117,9 +118,10 @@ class Streams:
                 raise ValueError(failure(command, reply))
         lag: int | None = group.get("lag")
         after = following(group["last-delivered-id"])
-        asked = COUNTED_ENTRIES + 1 if lag is None else 1
+        size = max(entry_bytes(stream.get("first-entry")), entry_bytes(stream.get("last-entry")))
+        asked = COUNTED_ENTRIES + 1 if lag is None and size * COUNTED_ENTRIES <= COUNTED_BYTES else 1
         (next_entries,) = yield [Command("XRANGE", self._stream, after, "+", "COUNT", asked)]
-        if lag is None and len(next_entries) <= COUNTED_ENTRIES:  # Redis before 7, or an entry behind it was deleted
+        if lag is None and len(next_entries) < asked:  # Redis before 7, or an entry behind it was deleted
             lag = len(next_entries)
         age = ages(now, ready=next_entries[0][0] if next_entries else None, active=pending[1])
         messages = {"active": group["pending"]}
@@ -136,6 +138,11 @@ def fields(reply: Sequence[Any]) -> dict[str, Any]:
     """A flat list of names and values, as a dict."""
     pairs = iter(reply)
     return {name.decode(): value for name, value in zip(pairs, pairs, strict=True)}
+
+
+def entry_bytes(entry: Sequence[Any] | None) -> int:
+    """How long an entry's fields and values are; 0 where there is none."""
+    return sum(map(len, entry[1])) if entry else 0
 
 
 def ages(now: float, **oldest: bytes | None) -> dict[str, float]:
