@@ -2,8 +2,9 @@
 
 It is looked at again with each new connection and each request; what changed is in force from then on. A file that
 became wrong changes nothing: the last good one holds, the log says what is wrong with the new one, and
-`tidewise_web_config_reload_success` is 0 until that is mended. Neither TLS nor the password can be taken away while
-the process runs: a file is empty or half there for a moment whenever somebody writes it.
+`tidewise_web_config_reload_success` is 0 until that is mended. Neither TLS nor the password nor the check of clients'
+certificates can be taken away while the process runs: a file is empty or half there for a moment whenever somebody
+writes it.
 """
 
 import ipaddress
@@ -185,6 +186,10 @@ class Loaded:
     users: Mapping[str, str]
     headers: Mapping[str, str]
 
+    @property
+    def wants_certificates(self) -> bool:
+        return self.context is not None and self.context.verify_mode is ssl.CERT_REQUIRED
+
 
 _Stamp = tuple[int, ...] | None
 
@@ -218,6 +223,8 @@ class Web:
             loaded = self._read()
             for had, has, what in (
                 (self._loaded.context, loaded.context, "TLS"),
+                (self._loaded.wants_certificates, loaded.wants_certificates, "the check of clients' certificates"),
+                (self._loaded.allowed_sans, loaded.allowed_sans, "the list of names in clients' certificates"),
                 (self._loaded.users, loaded.users, "the password"),
             ):
                 if had and not has:

@@ -292,6 +292,29 @@ def test_a_broken_file_changes_nothing_is_told_once_and_mended(
     assert ALICE not in str(log)
 
 
+def test_a_half_written_file_lets_in_no_client_whose_certificate_is_not_checked(
+    tmp_path: Path, authority: Authority, issued: dict[str, tuple[Path, Path]]
+) -> None:
+    path = tmp_path / "web.yml"
+    lines = tls_section(
+        issued,
+        more="  client_auth_type: RequireAndVerifyClientCert\n"
+        f"  client_ca_file: {authority.ca_file}\n"
+        "  client_allowed_sans: [prometheus.example]\n",
+    ).splitlines(keepends=True)
+    path.write_text("".join(lines))
+    web = Web(path)
+    first = web.now()
+    for lines_there in range(len(lines)):
+        rewrite(path, "".join(lines[:lines_there]))
+        assert web.now() is first
+        assert web.problem is not None
+    assert "the list of names in clients' certificates is gone" in web.problem
+    rewrite(path, "".join(lines[:3]))
+    assert web.now() is first
+    assert "the check of clients' certificates is gone" in str(web.problem)
+
+
 def test_tls_cannot_begin_while_plain_connections_are_served(
     tmp_path: Path, issued: dict[str, tuple[Path, Path]]
 ) -> None:
