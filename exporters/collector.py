@@ -162,18 +162,27 @@ def _perform_all(new: deque[tuple[CollectFunction, _Run]], runs: Sequence[_Run],
     prompt = [each for each in new if isinstance(each[0], Prompt)]
     new = deque(each for each in new if not isinstance(each[0], Prompt))
     if new:
-        LANES.start(lane)
+        try:
+            LANES.start(lane)
+        except RuntimeError as error:  # the system has no more threads for us; perhaps it has at the next scrape
+            _give_up(new, str(error))
     for each in prompt:
         _perform(*each)
     for run in reversed(runs):  # the last one is done when all are, mostly: one wake-up instead of many
         while not run.is_done and (left := min(run.deadline, deadline) - time.monotonic()) > 0:
-            run.wait(min(left, _PATIENCE_SECONDS))
+            run.wait(min(left, _PATIENCE_SECONDS) if new else left)
             if new and not run.is_done:
-                LANES.start(lane)
+                with contextlib.suppress(RuntimeError):
+                    LANES.start(lane)
+    _give_up(new, "the scrape's time was over before its turn came")
+
+
+def _give_up(new: deque[tuple[CollectFunction, _Run]], problem: str) -> None:
+    """End what nobody has begun: a run without an end would count as hanging for ever."""
     with contextlib.suppress(IndexError):
         while True:
             _, run = new.popleft()
-            run.problem = "the scrape's time was over before its turn came"
+            run.problem = problem
             run.end()
 
 

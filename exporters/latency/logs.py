@@ -182,9 +182,9 @@ class LogReader:
 
     def _resume(self) -> None:
         """Go on from the state; from the log's end where there is none, or none that can be used."""
-        self._resumed = True
         if self._state_path is None or not self._state_path.exists():
             self._tail.begin_at_end()
+            self._resumed = True
             return
         try:
             state = _State.model_validate_json(self._state_path.read_bytes())
@@ -193,6 +193,7 @@ class LogReader:
             _log.warning("state_unusable", log=str(self._log.path), state=str(self._state_path), problem=kind)
             self._state_errors += 1
             self._tail.gaps += 1
+            self._resumed = True
             self._tail.begin_at_end()
             return
         if state.made_by == self._made_by:
@@ -202,6 +203,7 @@ class LogReader:
                 self._requests = self._fresh()
         self._tail.gaps, self._state_errors = state.gaps, state.state_errors
         self._tail.resume(state.places, state.known)
+        self._resumed = True
 
     def _save(self) -> str | None:
         """Write the state where it has changed. What is wrong where that fails, else None."""

@@ -94,13 +94,24 @@ class Tail:
         return list(self._known)
 
     def resume(self, places: Sequence[Place], known: Sequence[Head]) -> None:
-        """Go on where that was left. A place that is in no file any more is a gap."""
+        """Go on where that was left. A place that is in no file any more is a gap.
+
+        Raises OSError where a place is not found and the log cannot be looked into either: it may be there.
+        """
+        candidates = [self.path, *_rotated(self.path)]
+        files = [_find(candidates, place) for place in places]
+        if None in files:
+            try:
+                _closed(_open(self.path))
+            except OSError:
+                for file in files:
+                    if file is not None:
+                        _closed(file)
+                raise
         self._started = True
         self._known = dict.fromkeys(known)
-        candidates = [self.path, *_rotated(self.path)]
-        for number, place in enumerate(places):
-            found = _find(candidates, place)
-            last = number == len(places) - 1
+        for number, found in enumerate(files):
+            last = number == len(files) - 1
             if found is None:
                 self.gaps += 1
             else:
@@ -108,14 +119,15 @@ class Tail:
                 found.left_at = None if last else time.monotonic()
 
     def begin_at_end(self) -> None:
-        """Leave out what is in the log already; if there is none yet, all of it is new."""
-        self._started = True
+        """Leave out what is in the log already; if there is none yet, all of it is new. Raises OSError."""
         for file in self._news([]):
             _closed(file)
         try:
             file = _open(self.path)
         except FileNotFoundError:
+            self._started = True
             return
+        self._started = True
         size = file.state.st_size
         before = os.pread(file.descriptor, CHUNK, max(0, size - CHUNK))
         line_end = before.rfind(b"\n") + 1

@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from exporters.collector import CollectFunction, Collectors, PartialReadError, Prompt, budget_seconds
-from exporters.lanes import KEPT, Lanes
+from exporters.lanes import KEPT, LANES, Lanes
 from exporters.runtime.endpoint import SCRAPE_TIMEOUT_SECONDS
 
 
@@ -237,6 +237,19 @@ def test_overlapping_scrapes_share_one_run() -> None:
         scrape.join(10)
     assert hanging.calls == 1
     assert [result.text.count("\nhung 1.0") for result in results] == [1, 1, 1]
+
+
+def test_a_scrape_that_gets_no_thread_says_so_and_the_next_one_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    collectors = Collectors({"good": good, "prompt": Prompt(lambda _: gauge(2))})
+    with monkeypatch.context() as patched:
+        patched.setattr(LANES, "start", refuse)
+        scraped = Scraped(collectors)
+    assert (scraped.success("good"), scraped.success("prompt")) == (0, 1)
+    assert scraped.seconds < 5, "nobody waits for what was not begun"
+    assert Scraped(collectors).success("good") == 1
 
 
 def test_the_log_hears_of_changes_only(log_events: Callable[[], list[tuple[str, str]]]) -> None:

@@ -388,6 +388,37 @@ def test_a_rotated_log_that_may_not_be_read_leaves_nothing_open(path: Path, monk
     assert lines(log) == 1
 
 
+@pytest.mark.parametrize(
+    ("why", "restarts"), [("may not be read", False), ("may not be read", True), ("is not mounted", True)]
+)
+def test_a_log_that_cannot_be_read_at_the_start_is_not_taken_for_a_new_one_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch, why: str, restarts: bool
+) -> None:
+    def refuse(name: Any, *arguments: Any) -> int:
+        if name == path:
+            raise PermissionError(13, "Permission denied", str(name))
+        return opening(name, *arguments)
+
+    opening = os.open
+    append(path, line(1), line(2))
+    if restarts:
+        assert lines(reader(path)) == 0
+        append(path, line(3))
+    log = reader(path)
+    with monkeypatch.context() as patched:
+        if why == "may not be read":
+            patched.setattr(os, "open", refuse)
+        else:
+            path.rename(path.parent / "elsewhere")
+        for _ in range(2):
+            with pytest.raises(OSError, match=r"Permission denied|No such file"):
+                values(log)
+    if why == "is not mounted":
+        (path.parent / "elsewhere").rename(path)
+    shown = values(log)
+    assert (shown["request_log_lines_total"], shown["request_log_gaps_total"]) == (1 if restarts else 0, 0)
+
+
 Step = st.sampled_from(["write", "write", "half", "read", "rename", "copytruncate", "copy", "restart", "kill"])
 
 
