@@ -195,6 +195,7 @@ class Card:
         self._problems: list[str] = []
         self._fixed: list[Sample] = []
         self._window: tuple[Any, float] | None = None  # the sample of activity before, and its time.monotonic()
+        self._active: list[Sample] = []  # what was measured up to it
         self._links = 0
 
     def read(self) -> Reading:
@@ -305,40 +306,39 @@ class Card:
         return [(NVLINK_ERRORS, (LINK_ERRORS[field],), total) for field, total in totals.items()]
 
     def _activity(self) -> list[Sample]:
-        """Between the sample of the scrape before and one of now; nothing at the first scrape."""
+        """Since the scrape before; nothing at the first one.
+
+        Two that come at once, as those of a pair of Prometheus do, get the same: what happened between them is noise.
+        """
         if not self._nvml.nvmlGpmQueryDeviceSupport(self.handle).isSupportedDevice:
             raise self._nvml.NVMLError(self._nvml.NVML_ERROR_NOT_SUPPORTED)
         now = time.monotonic()
+        if self._window is not None and now - self._window[1] < SHORTEST_WINDOW_SECONDS:
+            return self._active
         sample = self._nvml.nvmlGpmSampleAlloc()
-        kept = False
         try:
             self._nvml.nvmlGpmSampleGet(self.handle, sample)
-            if self._window is None or now - self._window[1] > LONGEST_WINDOW_SECONDS:
-                self._keep(sample, now)
-                kept = True
-                return []
-            before, at = self._window
-            asked = self._nvml.c_nvmlGpmMetricsGet_t()
-            asked.version, asked.numMetrics = self._nvml.NVML_GPM_METRICS_GET_VERSION, len(ACTIVITY)
-            asked.sample1, asked.sample2 = before, sample
-            for place, metric in enumerate(ACTIVITY):
-                asked.metrics[place].metricId = metric
-            self._nvml.nvmlGpmMetricsGet(asked)
-            if now - at >= SHORTEST_WINDOW_SECONDS:
-                self._keep(sample, now)
-                kept = True
-        finally:
-            if not kept:
-                self._nvml.nvmlGpmSampleFree(sample)
+            before, at = self._window or (None, -math.inf)
+            self._active = self._between(before, sample) if now - at <= LONGEST_WINDOW_SECONDS else []
+            self.close()
+        except BaseException:
+            self._nvml.nvmlGpmSampleFree(sample)
+            raise
+        self._window = (sample, now)
+        return self._active
+
+    def _between(self, before: Any, after: Any) -> list[Sample]:
+        asked = self._nvml.c_nvmlGpmMetricsGet_t()
+        asked.version, asked.numMetrics = self._nvml.NVML_GPM_METRICS_GET_VERSION, len(ACTIVITY)
+        asked.sample1, asked.sample2 = before, after
+        for place, metric in enumerate(ACTIVITY):
+            asked.metrics[place].metricId = metric
+        self._nvml.nvmlGpmMetricsGet(asked)
         return [
             (family, (), answer.value * factor)
             for answer, (family, factor) in zip(asked.metrics[: len(ACTIVITY)], ACTIVITY.values(), strict=True)
             if answer.nvmlReturn == 0 and math.isfinite(answer.value)
         ]
-
-    def _keep(self, sample: Any, now: float) -> None:
-        self.close()
-        self._window = (sample, now)
 
     def close(self) -> None:
         """Give back what NVML holds for this card."""

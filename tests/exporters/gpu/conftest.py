@@ -11,7 +11,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from exporters.gpu import xids
+from exporters.gpu import card, xids
 from exporters.gpu.fleet import Fleet
 
 HERE = Path(__file__).parent
@@ -83,6 +83,7 @@ def cards(shim: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> State:
     monkeypatch.setattr(pynvml, "nvmlLib", library)
     monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
     monkeypatch.setattr(xids, "WAIT_MILLISECONDS", 10)
+    monkeypatch.setattr(card, "SHORTEST_WINDOW_SECONDS", 0.0)
     return state
 
 

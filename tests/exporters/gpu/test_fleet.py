@@ -451,6 +451,21 @@ def test_xids_are_counted_by_number_and_survive_a_reset_of_the_card(cards: State
     until(lambda: counted(79) == 2)
 
 
+def test_two_scrapes_at_once_get_the_same_activity(
+    cards: State, make_fleet: FleetFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = make_fleet()
+    scrape(fleet)
+    monkeypatch.setattr(card, "SHORTEST_WINDOW_SECONDS", 60.0)
+    assert f'gpu_sm_active_ratio{{uuid="{A}"}}' not in scrape(fleet)[0], "nothing is known of so short a time"
+    monkeypatch.setattr(card, "SHORTEST_WINDOW_SECONDS", 0.0)
+    first, _ = scrape(fleet)
+    monkeypatch.setattr(card, "SHORTEST_WINDOW_SECONDS", 60.0)
+    cards.calls()
+    assert scrape(fleet)[0] == first
+    assert "gpu0.nvmlGpmSampleGet" not in cards.calls()
+
+
 def test_scrapes_in_a_row_keep_no_sample_of_activity_behind(cards: State, shim: Path, make_fleet: FleetFactory) -> None:
     fleet = make_fleet()
     for _ in range(20):
