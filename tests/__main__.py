@@ -22,6 +22,7 @@ SECOND = (
     "tests/controllers/test_leases.py",
     "tests/deploy",
     "tests/exporters",
+    "tests/prometheus",
     "tests/testbed",
 )
 NO_TESTS = 5  # pytest's exit status

@@ -102,7 +102,7 @@ def sides(
         },
         "queue": {
             "redis": [{"url": redis_url, "queues": [{"name": "ours-video", "ready": "video"}]}],
-            "rabbitmq": [{"url": rabbitmq.management_url, "prefix": "ours-", "match": "orders"}],
+            "rabbitmq": [{"url": rabbitmq.management_url, "label_prefix": "ours-", "match": "orders"}],
         },
     }  # fmt: skip
     (tmp_path / "tidewise.yaml").write_text(yaml.safe_dump({"exporters": ours}))

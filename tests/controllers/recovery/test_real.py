@@ -121,6 +121,7 @@ def test_a_worker_killed_and_a_worker_that_hangs_are_both_mended_and_people_are_
             until(lambda: closed(tmp_path) == 1)
             os.kill(fleet.pid(fleet.names[1]), signal.SIGSTOP)
             until(lambda: closed(tmp_path) == 2)
+            until(lambda: 'repair_seconds_count{target="workers"} 2.0' in get(port, "/metrics"))  # at the step's end
             page = get(port, "/metrics")
             until(lambda: "RecoveryActed" in told(alertmanager))
             # and nothing was left for a person to do
