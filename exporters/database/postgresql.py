@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 MOST_NAMES, MOST_REPLICAS = 100, 50
 SIZES_SECONDS = 60.0  # measuring them looks at every file of every database
+SHARE = 0.3  # of a scrape's time that one statement may take, so that a slow one costs only what it would have told
 STATES = ("active", "idle", "idle in transaction", "idle in transaction (aborted)")  # always shown, if only as 0
 IDS = 2**31
 
@@ -107,17 +108,21 @@ class PostgresqlServer:
         self._caps = {
             label: Cap(f"database.postgresql.{database.address}", label, most) for label, most in caps.items()
         }
-        self._sizes: list[Row] = []
+        self._sizes: list[Row] | psycopg.Error = []
         self._sizes_read = float("-inf")
 
     def collect(self, deadline: float) -> Iterator[Metric]:
         facts: list[Fact] = []
         problems: list[str] = []
+        share = SHARE * (deadline - time.monotonic())
         try:
-            with self._client.session(deadline) as connection:
+            with self._client.session(deadline, share) as connection:
                 basics = read_basics(connection)
                 facts += basic_facts(basics)
                 for what, read in self._readings(basics).items():
+                    if deadline - time.monotonic() < 1.1 * share:  # it might be cut off, and all that was read with it
+                        problems.append(f"{what}: others took too long")
+                        continue
                     try:
                         facts += read(connection)
                     except _psycopg_error() as error:
@@ -157,10 +162,16 @@ class PostgresqlServer:
         return readings
 
     def _read_sizes(self, connection: "Connection") -> list[Row]:
+        """Where it fails, it is not tried sooner again either: it may have failed for being too much."""
         now = time.monotonic()
         if now - self._sizes_read >= SIZES_SECONDS:
-            self._sizes = connection.execute(queries.SIZES).fetchall()
             self._sizes_read = now
+            try:
+                self._sizes = connection.execute(queries.SIZES).fetchall()
+            except _psycopg_error() as error:
+                self._sizes = error
+        if isinstance(self._sizes, Exception):
+            raise self._sizes.with_traceback(None)
         return self._sizes
 
     def _read_statements(self, connection: "Connection") -> Iterable[Fact]:

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from exporters.database import queries
 from exporters.database.postgresql import activity_facts, database_facts, replica_facts, replication_facts
 from exporters.database.queries import statements
 from exporters.database.state import Fact, database_metrics
@@ -219,6 +220,23 @@ def test_the_statements_time_is_asked_for_by_the_extensions_version() -> None:
         version: "total_time" in statements("public", version, 5).as_string() for version in ("1.7", "1.8", "1.12")
     }
     assert asked == {"1.7": True, "1.8": False, "1.12": False}
+
+
+@pytest.mark.real
+def test_a_statement_that_is_too_slow_costs_only_what_it_would_have_told(
+    postgresql_dsn: str, watched: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = watched("postgresql", url=postgresql_dsn)
+    with monkeypatch.context() as patched:
+        patched.setattr(queries, "SIZES", "SELECT datname, pg_sleep(60) FROM pg_database")
+        patched.setattr(queries, "LOCKS", "SELECT pg_sleep(60)")
+        series = look.series(1)
+    assert "locks: canceling statement due to statement timeout" in look.problem
+    assert "sizes: canceling statement due to statement timeout" in look.problem
+    assert {"up", "connections idle", "replicas"} <= series.keys()
+    assert not [name for name in series if name.startswith(("size", "locks"))]
+    assert "locks_waiting" in look.series()
+    assert "sizes: canceling" in look.problem, "it is tried once a minute, and unknown meanwhile"
 
 
 @pytest.mark.real
