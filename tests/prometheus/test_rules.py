@@ -1,5 +1,6 @@
 """The rule files and configurations, judged by Prometheus's and Alertmanager's own tools."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ def recorded(name: str) -> dict[str, str]:
 
 def squeezed(expr: str) -> str:
     return "".join(expr.split())
+
+
+@functools.cache
+def alert_cases() -> list[dict[str, Any]]:
+    documents = [yaml.safe_load(path.read_text()) for path in TESTS]
+    return [case for document in documents for test in document["tests"] for case in test.get("alert_rule_test", [])]
 
 
 ALERTS = {rule["alert"]: rule for path in RULES for rule in rules_of(path) if "alert" in rule}
@@ -138,14 +145,7 @@ def test_there_are_alerts() -> None:
 
 @pytest.mark.parametrize("alert", sorted(ALERTS))
 def test_every_alert_has_a_firing_and_a_silent_case(alert: str) -> None:
-    documents = [yaml.safe_load(path.read_text()) for path in TESTS]
-    cases = [
-        case
-        for document in documents
-        for test in document["tests"]
-        for case in test.get("alert_rule_test", [])
-        if case["alertname"] == alert
-    ]
+    cases = [case for case in alert_cases() if case["alertname"] == alert]
     assert any(case["exp_alerts"] for case in cases), "no case in which it fires"
     # Watchdog is the one that is never silent
     assert alert == "Watchdog" or any(not case["exp_alerts"] for case in cases), "no case in which it is silent"
