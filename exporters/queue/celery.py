@@ -1,13 +1,15 @@
 """Celery on Redis: a list for each queue and priority, and one hash of all that workers have taken, `unacked`.
 
 A worker takes more messages than it works on (prefetch), and at once all that have an ETA; both wait in `unacked` under
-no queue's name, so the messages there are looked into. What lies there with an ETA still to come is delayed, the rest
-is active, whether it is worked on or only prefetched.
+no queue's name, so the messages there are looked into: they tell their exchange and routing key, and the exchange's
+bindings tell the queue. What lies there with an ETA still to come is delayed, the rest is active, whether it is worked
+on or only prefetched.
 """
 
 import json
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -22,6 +24,7 @@ from exporters.runtime.config import Section
 
 SEPARATOR = "\x06\x16"
 SAMPLE = 300  # messages of `unacked` that are looked into; of more, a random sample tells the shares
+EXCHANGES = 100  # whose bindings are looked up in one scrape
 INTERNAL = (b"celeryev", b"celery.pidbox", b"reply.celery.pidbox")  # exchanges for events and control
 
 
@@ -101,7 +104,12 @@ def taken(server: Server, now: float) -> Reading[Taken]:
         Command("HRANDFIELD", unacked, SAMPLE, "WITHVALUES"),
         *clients,
     ]
-    active, delayed = shares(pairs[1::2], count, now)
+    messages = [destination(message) for message in pairs[1::2]]
+    exchanges = sorted({message.exchange for message in messages if message.exchange})[:EXCHANGES]
+    keys = [f"{server.prefix}_kombu.binding.{exchange}" for exchange in exchanges]
+    bound = (yield [Command("SMEMBERS", key, may_fail=True) for key in keys]) if keys else []
+    bindings = {name: each for name, each in zip(exchanges, bound, strict=True) if not isinstance(each, Exception)}
+    active, delayed = shares(messages, bindings, count, now)
     told = listed and not isinstance(listed[0], Exception)
     return Taken(active, delayed, workers(listed[0], server.database) if told else None)
 
@@ -118,13 +126,28 @@ def workers(clients: bytes, database: str) -> int:
     return min(taking, listening)
 
 
-def shares(messages: Sequence[bytes], count: int, now: float) -> tuple[dict[str, int], dict[str, int]]:
-    """(active, delayed) by queue, of `count` messages of which these are a sample, or all."""
+@dataclass(frozen=True)
+class Destination:
+    """Where a message in `unacked` was sent. eta: Unix seconds, None where it has none."""
+
+    exchange: str
+    routing_key: str
+    eta: float | None
+
+
+def shares(
+    messages: Sequence[Destination], bindings: Mapping[str, Iterable[bytes]], count: int, now: float
+) -> tuple[dict[str, int], dict[str, int]]:
+    """(active, delayed) by queue, of `count` messages of which these are a sample, or all.
+
+    bindings: of each exchange, as Redis has them.
+    """
     active: Counter[str] = Counter()
     delayed: Counter[str] = Counter()
     for message in messages:
-        queue, eta = destination(message)
-        (delayed if eta is not None and eta > now else active)[queue] += 1
+        is_due = message.eta is None or message.eta <= now
+        queue = queue_of(message.routing_key, bindings.get(message.exchange, ()))
+        (active if is_due else delayed)[queue] += 1
     scale = max(1.0, count / len(messages)) if messages and len(messages) >= SAMPLE else 1.0
     return scaled(active, scale), scaled(delayed, scale)
 
@@ -133,14 +156,35 @@ def scaled(counts: Mapping[str, int], scale: float) -> dict[str, int]:
     return {queue: round(count * scale) for queue, count in counts.items()}
 
 
-def destination(message: bytes) -> tuple[str, float | None]:
-    """(queue, ETA in Unix seconds or None) of a message in `unacked`: [the message, exchange, routing key]."""
+def queue_of(routing_key: str, bindings: Iterable[bytes]) -> str:
+    """The queue that an exchange with these bindings (key, pattern, queue) gives such a message to.
+
+    Without exchange or binding it is the key itself. Of several queues nobody knows from which it was taken: the first.
+    """
+    parts = (binding.decode("utf-8", "backslashreplace").split(SEPARATOR) for binding in bindings)
+    whole = (part for part in parts if len(part) == 3)
+    found = sorted((key != routing_key, queue) for key, _, queue in whole if is_bound(key, routing_key))
+    return found[0][1] if found else routing_key
+
+
+def is_bound(key: str, routing_key: str) -> bool:
+    """Whether a binding's key takes this routing key; of a topic exchange `*` is a word and `#` any number of them."""
+    if key == routing_key:
+        return True
+    if not ("*" in key or "#" in key) or len(routing_key) > 255 or key.count("#") > 3:  # more takes long to compare
+        return False
+    words = ({"*": "[^.]+", "#": ".*"}.get(word, re.escape(word)) for word in key.split("."))
+    return re.fullmatch("[.]".join(words), routing_key) is not None
+
+
+def destination(message: bytes) -> Destination:
+    """Of a message in `unacked`: [the message, exchange, routing key]."""
     try:
-        content, _, queue = json.loads(message)
+        content, exchange, routing_key = json.loads(message)
         eta = content["headers"].get("eta")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return "", None
-    return str(queue), unix_seconds(eta)
+        return Destination("", "", None)
+    return Destination(str(exchange or ""), str(routing_key), unix_seconds(eta))
 
 
 def with_taken(states: dict[str, QueueState], shared: Taken) -> dict[str, QueueState]:

@@ -13,7 +13,7 @@ import celery
 import pytest
 import redis as client_library
 
-from exporters.queue.celery import destination, shares, workers
+from exporters.queue.celery import SEPARATOR, Destination, destination, queue_of, shares, workers
 
 Watch = Callable[[Mapping[str, Any]], Any]
 NOW = 1_800_000_000.0
@@ -111,30 +111,65 @@ def test_what_a_worker_has_taken_belongs_to_its_queue(
     assert both.of("mails")["consumers"] == 0, "no worker at all serves each queue"
 
 
-def message(queue: str, **headers: Any) -> bytes:
-    return json.dumps([{"body": "", "headers": headers}, "", queue]).encode()
+def message(queue: str, exchange: str | None = "", **headers: Any) -> bytes:
+    return json.dumps([{"body": "", "headers": headers}, exchange, queue]).encode()
 
 
 def test_of_more_messages_than_are_looked_into_the_sample_tells_the_shares() -> None:
-    sample = [message("a")] * 200 + [message("b")] * 50 + [message("b", eta="2027-01-15T09:00:00+00:00")] * 50
-    assert shares(sample, 3000, NOW) == ({"a": 2000, "b": 500}, {"b": 500})
-    assert shares(sample[:10], 12, NOW) == ({"a": 10}, {}), "two came meanwhile: what was looked into counts"
+    late = [Destination("", "b", NOW + 3600)] * 50
+    sample = [Destination("", "a", None)] * 200 + [Destination("", "b", NOW)] * 50 + late
+    assert shares(sample, {}, 3000, NOW) == ({"a": 2000, "b": 500}, {"b": 500})
+    assert shares(sample[:10], {}, 12, NOW) == ({"a": 10}, {}), "two came meanwhile: what was looked into counts"
+
+
+@pytest.mark.parametrize(
+    ("routing_key", "queue"),
+    [
+        pytest.param("feed.import.rss", "feed", id="many words"),
+        pytest.param("feed", "feed", id="the pattern's own word alone is no match, but a name"),
+        pytest.param("web.high", "web", id="one word"),
+        pytest.param("web.high.x", "web.high.x", id="two words for one"),
+        pytest.param("w.k", "direct", id="the key itself"),
+        pytest.param("both.x", "first", id="two queues: the first"),
+        pytest.param("both.y", "second", id="the exact one before a pattern"),
+        pytest.param("a(b", "a(b", id="no pattern at all"),
+    ],
+)
+def test_the_bindings_of_an_exchange_tell_the_queue(routing_key: str, queue: str) -> None:
+    bindings = [("feed.#", "feed"), ("web.*", "web"), ("w.k", "direct"), ("both.*", "first"), ("both.y", "second")]
+    members = [SEPARATOR.join((key, "^pattern$", name)).encode() for key, name in bindings]
+    assert queue_of(routing_key, [*members, b"\xff"]) == queue
+
+
+@pytest.mark.real
+def test_what_was_sent_by_an_exchange_is_active_in_its_queue(redis_url: str, watched: Watch) -> None:
+    with client_library.Redis.from_url(redis_url) as redis:
+        redis.hset("unacked", "1", message("feed.import", exchange="media"))
+        redis.hset("unacked", "2", message("feed.import", exchange="gone", eta="2100-01-01T00:00:00"))
+        redis.sadd("_kombu.binding.media", SEPARATOR.join(("feed.#", "^feed\\.*?$", "feeds")))
+        redis.lpush("_kombu.binding.odd", "no set")
+        redis.hset("unacked", "3", message("x", exchange="odd"))
+    page = watched({"celery": [{"url": redis_url, "queues": [{"name": "feeds"}, {"name": "x"}]}]})
+    assert (page.of("feeds")["messages active"], page.of("feeds")["messages delayed"]) == (1, 0)
+    assert page.of("x")["messages active"] == 1
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        pytest.param(message("a"), ("a", None), id="a message"),
-        pytest.param(message("a", eta="2027-01-15T08:00:00+00:00"), ("a", NOW), id="with an ETA"),
-        pytest.param(message("a", eta=None), ("a", None), id="with none"),
-        pytest.param(b"{}", ("", None), id="another shape"),
-        pytest.param(b"[1, 2, 3]", ("", None), id="no message in it"),
-        pytest.param(b"\xff", ("", None), id="no text"),
-        pytest.param(b"[" * 100_000, ("", None), id="JSON too deep to read"),
+        pytest.param(message("a"), ("", "a", None), id="a message"),
+        pytest.param(message("a", exchange=None), ("", "a", None), id="no exchange"),
+        pytest.param(message("a", exchange="e"), ("e", "a", None), id="an exchange"),
+        pytest.param(message("a", eta="2027-01-15T08:00:00+00:00"), ("", "a", NOW), id="with an ETA"),
+        pytest.param(message("a", eta=None), ("", "a", None), id="with none"),
+        pytest.param(b"{}", ("", "", None), id="another shape"),
+        pytest.param(b"[1, 2, 3]", ("", "", None), id="no message in it"),
+        pytest.param(b"\xff", ("", "", None), id="no text"),
+        pytest.param(b"[" * 100_000, ("", "", None), id="JSON too deep to read"),
     ],
 )
-def test_where_a_taken_message_belongs(text: bytes, expected: tuple[str, float | None]) -> None:
-    assert destination(text) == expected
+def test_where_a_taken_message_was_sent(text: bytes, expected: tuple[str, str, float | None]) -> None:
+    assert destination(text) == Destination(*expected)
 
 
 def test_a_worker_is_who_takes_and_listens() -> None:
