@@ -112,7 +112,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def host(size: Size) -> list[Figure]:
     runs: list[dict[str, float]] = []
-    print(f"host: {size.runs} runs of {size.scrapes} scrapes of each")
+    print(f"host: {size.runs} runs of {size.scrapes} scrapes of each; node_exporter with what both can read only, the")
+    print(f"collectors {' '.join(COLLECTORS)};")
+    print("each side's CPU is divided by its own number of series")
     print(f"{'':4}{'exporter':18}{'series':>8}{'p50 ms':>9}{'p99 ms':>9}{'CPU ms':>9}{'per series us':>15}{'MiB':>8}")
     for number in range(1, size.runs + 1):
         with folder() as here:

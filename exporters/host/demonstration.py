@@ -86,8 +86,6 @@ def _memory(at: float, since: float) -> Iterator[Metric]:
         "slab_reclaimable": 0.25,
         "anonymous": used - 0.5,
         "mapped": 0.8,
-        "active": used,
-        "inactive": 12 - used,
         "unevictable": 0.02,
         "page_tables": 0.03,
         "dirty": 0.05 * busy(at),
@@ -102,17 +100,14 @@ def _memory(at: float, since: float) -> Iterator[Metric]:
     for counter, rate in (
         (memory.SWAP_IN, 4096.0),
         (memory.SWAP_OUT, 8192.0),
-        (memory.FAULTS, 5000.0),
         (memory.MAJOR_FAULTS, 2.0),
         (memory.OOM_KILLS, 1 / 86_400),
     ):
         yield counter.of(math.floor(rate * since))
-    refaults, paged = memory.REFAULTS.metric(), memory.PAGED.metric()
+    refaults = memory.REFAULTS.metric()
     for kind, rate in (("file", 3.0), ("anonymous", 0.5)):
         refaults.add_metric((kind,), math.floor(rate * since))
-    for direction, rate in (("in", 4e6), ("out", 9e6)):
-        paged.add_metric((direction,), math.floor(rate * since))
-    yield from (refaults, paged)
+    yield refaults
 
 
 def _devices(at: float, work: float) -> Iterator[Metric]:

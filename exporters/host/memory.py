@@ -23,8 +23,6 @@ _PARTS = {
     "slab_reclaimable": (b"SReclaimable", "The part of slab that can be given back; counted in cached too."),
     "anonymous": (b"AnonPages", "Memory that programs filled themselves: no file has it."),
     "mapped": (b"Mapped", "Memory holding files that programs have mapped, their own code included."),
-    "active": (b"Active", "Memory that was used lately and is taken back last."),
-    "inactive": (b"Inactive", "Memory that was not used lately and is taken back first."),
     "unevictable": (b"Unevictable", "Memory that is locked in place."),
     "page_tables": (b"PageTables", "Memory that describes memory."),
     "dirty": (b"Dirty", "Memory that is still to be written to a disk."),
@@ -43,7 +41,6 @@ _GAUGES = (
 )  # fmt: skip
 SWAP_IN = Counter("host_swap_in_bytes", "Read back from swap.", (), "/proc/vmstat")
 SWAP_OUT = Counter("host_swap_out_bytes", "Written to swap.", (), "/proc/vmstat")
-FAULTS = Counter("host_memory_faults", "Times that a page was not where a program looked.", (), "/proc/vmstat")
 MAJOR_FAULTS = Counter(
     "host_memory_major_faults", "Times that a page had to be read from a disk first.", (), "/proc/vmstat"
 )
@@ -51,7 +48,6 @@ OOM_KILLS = Counter("host_oom_kills", "Processes killed for want of memory.", ()
 _COUNTS = (
     (SWAP_IN, b"pswpin ", PAGE_BYTES),
     (SWAP_OUT, b"pswpout ", PAGE_BYTES),
-    (FAULTS, b"pgfault ", 1),
     (MAJOR_FAULTS, b"pgmajfault ", 1),
     (OOM_KILLS, b"oom_kill ", 1),
 )
@@ -62,13 +58,8 @@ REFAULTS = Counter(
     "/proc/vmstat",
 )
 _REFAULTS = (("file", b"workingset_refault_file "), ("anonymous", b"workingset_refault_anon "))
-PAGED = Counter(
-    "host_memory_paged_bytes", "Read from (in) and written to (out) the disks by all of the kernel.", ("direction",),
-    "/proc/vmstat",
-)  # fmt: skip
-_PAGED = (("in", b"pgpgin "), ("out", b"pgpgout "))  # KiB
 FAMILIES: tuple[Family, ...] = (
-    *PARTS.values(), SWAP_TOTAL, SWAP_FREE, *(counter for counter, *_ in _COUNTS), REFAULTS, PAGED,
+    *PARTS.values(), SWAP_TOTAL, SWAP_FREE, *(counter for counter, *_ in _COUNTS), REFAULTS,
 )  # fmt: skip
 
 
@@ -81,12 +72,11 @@ def memory(meminfo: KernelFile, vmstat: KernelFile) -> Iterator[Metric]:
     for counter, name, factor in _COUNTS:
         if (count := number(text, name)) is not None:
             yield counter.of(count * factor)
-    for labelled, names, factor in ((REFAULTS, _REFAULTS, 1), (PAGED, _PAGED, 1024)):
-        family = labelled.metric()
-        for label, name in names:
-            if (count := number(text, name)) is not None:
-                family.add_metric((label,), count * factor)
-        yield family
+    refaults = REFAULTS.metric()
+    for kind, name in _REFAULTS:
+        if (count := number(text, name)) is not None:
+            refaults.add_metric((kind,), count)
+    yield refaults
 
 
 def memory_bytes(meminfo: bytes) -> dict[bytes, int]:
