@@ -74,6 +74,7 @@ class Account(Section):
     oldest_age: bool = False  # CloudWatch, paid for by the metric
     oldest_age_every_seconds: Annotated[float, Field(ge=60, le=900)] = 300.0
     queues: Annotated[list[Queue], Field(min_length=1, max_length=2000)]
+    label_prefix: Annotated[str, Field(max_length=50)] = ""  # before each name in the label `queue`
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
@@ -98,10 +99,10 @@ def _distinct(accounts: list[Account]) -> list[Account]:
     where: dict[str, str] = {}
     for account in accounts:
         for queue in account.queues:
-            if where.setdefault(queue.name, account.address) != account.address:
+            label = account.label_prefix + queue.name
+            if where.setdefault(label, account.address) != account.address:
                 raise ValueError(
-                    f"the queue '{queue.name}' is in {where[queue.name]} and {account.address}; "
-                    "watch one of them by another process, whose series have another instance"
+                    f"the queue '{label}' is in {where[label]} and {account.address}; give one of them a label_prefix"
                 )
     return accounts
 
@@ -142,7 +143,8 @@ class SqsQueues:
         last = self._last
         if last is None or time.monotonic() - last.at[0] >= self._account.at_most_every_seconds:
             last = self._last = self._read(deadline)
-        yield from queue_metrics(SYSTEM, last.states)
+        prefix = self._account.label_prefix
+        yield from queue_metrics(SYSTEM, {prefix + name: state for name, state in last.states.items()})
         if last.problems:
             more = f"; and {len(last.problems) - 3} more" if len(last.problems) > 3 else ""
             kind = PartialReadError if last.states else ReadError

@@ -38,7 +38,7 @@ MISTAKES = [
     ),
     pytest.param(
         [{"region": REGION, "profile": profile, "queues": [{"name": "a"}]} for profile in "xy"],
-        "the queue 'a' is in eu-central-1/x and eu-central-1/y",
+        "the queue 'a' is in eu-central-1/x and eu-central-1/y; give one of them a label_prefix",
         id="one name in two accounts",
     ),
 ]
@@ -142,9 +142,9 @@ def test_a_real_client_puts_messages_and_the_page_shows_them_by_state(client: An
 @pytest.mark.real
 def test_a_queue_that_is_not_there_takes_only_itself_off_the_page(client: Any, moto_url: str, page: Page) -> None:
     make_queue(client, "jobs.fifo", FifoQueue="true")
-    account = Account(region=REGION, endpoint_url=moto_url, queues=[{"name": "jobs.fifo"}, {"name": "nowhere"}])
-    reader = SqsQueues(account)
-    assert 'queue_messages{queue="jobs.fifo",state="ready",system="sqs"} 0.0' in page({"a": reader.collect})
+    queues = [{"name": "jobs.fifo"}, {"name": "nowhere"}]
+    reader = SqsQueues(Account(region=REGION, endpoint_url=moto_url, queues=queues, label_prefix="eu/"))
+    assert 'queue_messages{queue="eu/jobs.fifo",state="ready",system="sqs"} 0.0' in page({"a": reader.collect})
     with pytest.raises(PartialReadError, match=r"^'nowhere': there is no such queue, or it may not be seen"):
         list(reader.collect(time.monotonic() + 5))
 
