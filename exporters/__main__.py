@@ -242,6 +242,8 @@ def _count(text: str) -> int:
 def _path(text: str) -> str:
     if not text.startswith("/"):
         raise argparse.ArgumentTypeError(f"found '{text}'; a path begins with a slash, for example /metrics")
+    if text.startswith(("//", "/-/")) or not {"?", "#", "%"}.isdisjoint(text):  # no request would ever get there
+        raise argparse.ArgumentTypeError(f"found '{text}'; take a path without ?, # and %, and not below /-/")
     return text
 
 

@@ -129,6 +129,7 @@ def _sentence(detail: ErrorDetails, model: type[BaseModel], prefix: tuple[str | 
 # What pydantic's kinds of mistake ask for, after "it must be".
 _EXPECTED = {
     "list_type": "a list",
+    "path_type": "the name of a file or folder",
     "string_type": "text (in quotes, if it looks like a number)",
     "float_type": "a number",
     "float_parsing": "a number",

@@ -134,6 +134,10 @@ def test_a_scrape_s_short_timeout_is_kept(start: Callable[..., Process], tmp_pat
             "argument --web.telemetry-path: found 'm'; a path begins with a slash, for example /metrics",
         ),
         (
+            "host --web.telemetry-path /metrics?x",
+            "argument --web.telemetry-path: found '/metrics?x'; take a path without ?, # and %, and not below /-/",
+        ),
+        (
             "host --web.max-requests -1",
             "argument --web.max-requests: found '-1'; it must be a whole number, 0 for no limit",
         ),

@@ -13,6 +13,7 @@ class Part(Section):
     name: str
     size: Annotated[int, Field(ge=1)] = 1
     kind: Literal["soft", "hard"] = "soft"
+    file: Path = Path("x")
 
 
 class Whole(Section):
@@ -77,6 +78,11 @@ def problem(tmp_path: Path, text: str | bytes) -> str:
             "exporters: {one: {name: x, kind: medium}}",
             "exporters.one.kind: found 'medium'; it must be 'soft' or 'hard'",
             id="a word that is not offered",
+        ),
+        pytest.param(
+            "exporters: {one: {name: x, file: 5}}",
+            "exporters.one.file: found 5; it must be the name of a file or folder",
+            id="a number in place of a file",
         ),
         pytest.param(
             "exporters: {one: name}",
