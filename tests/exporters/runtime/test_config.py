@@ -65,7 +65,7 @@ def problem(tmp_path: Path, text: str | bytes) -> str:
         ),
         pytest.param(
             "exporters: {one: {zzz: 1, name: x}}",
-            "exporters.one.zzz: unknown key; known here: kind, name, size",
+            "exporters.one.zzz: unknown key; known here: file, kind, name, size",
             id="a key like no other in an optional part",
         ),
         pytest.param("exporters: {parts: [{}]}", "exporters.parts.0.name: is missing; add it", id="a missing key"),
