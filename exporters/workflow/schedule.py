@@ -7,6 +7,7 @@ expression that n8n evaluates, a rule of a kind not known here) gives None for t
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, timedelta
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -101,6 +102,7 @@ def _number(value: object, least: float = 1e-3) -> float:
     return float(value)
 
 
+@lru_cache(maxsize=256)  # it takes milliseconds, and an n8n has the same few many times
 def cron_seconds(expression: str) -> float:
     """The longest gap between two times of a cron expression of five fields, or six with seconds first.
 
