@@ -6,6 +6,7 @@ would have made in the one thread that accepts connections. Threads are started 
 """
 
 import contextlib
+import errno
 import os
 import queue
 import socket
@@ -35,6 +36,8 @@ WAITING_REQUESTS = 40  # more are answered with 503
 KEPT_ALIVE = 64
 CONNECTIONS = 256  # more are closed at once, so that descriptors are left for the work
 CONNECTIONS_OF_ONE = 192  # of one address, so that others find a place
+STARVED_SECONDS = 0.1  # before the next attempt where no descriptor is left
+SILENCE_SECONDS = 60.0  # between two lines in the log about it
 BODY_BYTES = 1 << 20
 HEADER_BYTES = 32 << 10
 
@@ -56,6 +59,33 @@ class Tls:
     def failed(self) -> None:
         """Hears of each handshake that came to nothing."""
         raise NotImplementedError
+
+
+class _Listening:
+    """A listening socket that waits a moment where no descriptor is left.
+
+    cheroot would ask again at once, log each time, and never come to closing the connections that say nothing.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._tell_at = 0.0
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        try:
+            return self.sock.accept()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            now = time.monotonic()
+            if now >= self._tell_at:
+                self._tell_at = now + SILENCE_SECONDS
+                _log.error("http_no_descriptor", problem=f"{error}: new connections wait; raise the limit (ulimit -n)")
+            time.sleep(STARVED_SECONDS)
+            raise BlockingIOError(errno.EAGAIN, "no descriptor is left") from None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sock, name)
 
 
 class _TimedSocket:
@@ -357,10 +387,11 @@ class Server(wsgi.Server):
 
     def bind(self, family: int, type: int, proto: int = 0) -> Any:  # noqa: A002 - cheroot's name
         try:
-            return super().bind(family, type, proto)
+            self.socket = _Listening(super().bind(family, type, proto))
         except OSError as error:
             self._refusal = error  # cheroot tells its text only, not its number
             raise
+        return self.socket
 
     def process_conn(self, conn: Any) -> None:
         if conn.last_used is None:  # new: browsers open connections in advance, and say nothing

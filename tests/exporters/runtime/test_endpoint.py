@@ -1,6 +1,7 @@
 """The HTTP endpoint over real sockets: what Prometheus, a browser, a probe and an ill-meaning client get."""
 
 import contextlib
+import errno
 import gzip
 import http.client
 import json
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -470,6 +472,32 @@ def test_an_address_that_holds_many_connections_leaves_room_for_others(monkeypat
         for connection in silent:
             connection.close()
         endpoint.stop()
+
+
+def test_where_no_descriptor_is_left_new_connections_wait_and_the_log_hears_of_it_once(
+    endpoint: Endpoint, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening = endpoint._servers[0].socket
+    attempts = []
+
+    class Starved:
+        def accept(self) -> None:
+            attempts.append(time.monotonic())
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    real = listening.sock
+    assert client("/-/healthy")[0] == 200
+    with structlog.testing.capture_logs() as log:
+        monkeypatch.setattr(listening, "sock", Starved())
+        waiting = Client(endpoint.addresses[0])
+        waiting.connection.request("GET", "/-/healthy")
+        while len(attempts) < 3:
+            time.sleep(0.01)
+        assert attempts[2] - attempts[0] >= 2 * server.STARVED_SECONDS
+        assert client("/-/healthy")[0] == 200, "those that are there are served"
+        monkeypatch.setattr(listening, "sock", real)
+        assert waiting.connection.getresponse().status == 200
+    assert [entry["event"] for entry in log] == ["http_no_descriptor"]
 
 
 def test_stopping_frees_the_port_and_does_not_wait_for_a_request_that_hangs() -> None:
