@@ -63,10 +63,11 @@ class SqliteFile:
     def __init__(self, database: Database) -> None:
         self._path = database.path
         self._health = Health("sqlite", database.label)
+        self._rollback: tuple[int, int] | None = None  # device and inode of a file that is known to have no log
 
     def collect(self, deadline: float) -> Iterator[Metric]:
         try:
-            facts = read_file(self._path)
+            facts = self._read()
         except OSError as error:
             reason = "no_database" if isinstance(error, FileNotFoundError) else "unreadable"
             yield from self._health.down(reason, f"{self._path}: {error.strerror}; check the path and its permissions")
@@ -76,20 +77,39 @@ class SqliteFile:
         else:
             yield from self._health.up(facts)
 
+    def _read(self) -> list[Fact]:
+        """A reader of a write-ahead log would make the -shm file where it is not.
 
-def read_file(path: Path) -> list[Fact]:
-    """What the file and SQLite say. Raises OSError and sqlite3.Error for what cannot be read or is no database."""
+        It is there while anybody has the database open; where it is not, nobody writes, and SQLite is told so and makes
+        nothing. To look into the file for that is done once: whoever closes it drops the locks which others in this
+        process have on it, such as the exporter of workflows.
+        """
+        state = self._path.stat()
+        this = (state.st_dev, state.st_ino)
+        in_use = self._path.with_name(self._path.name + "-shm").exists()
+        asleep = not in_use and this != self._rollback and has_log(self._path)
+        self._rollback = None if in_use or asleep else this
+        try:
+            return read_file(self._path, state.st_size, asleep=asleep)
+        except sqlite3.Error:
+            self._rollback = None
+            raise
+
+
+def has_log(path: Path) -> bool:
+    """Whether it is written through a write-ahead log. Raises OSError and sqlite3.Error."""
     with path.open("rb") as file:
         header = file.read(100)
-        size = os.fstat(file.fileno()).st_size
     if header and not header.startswith(MAGIC):
         error = sqlite3.DatabaseError("file is not a database")
         error.sqlite_errorname = "SQLITE_NOTADB"
         raise error
+    return header[WAL_PLACE : WAL_PLACE + 1] == b"\2"
+
+
+def read_file(path: Path, size: int, *, asleep: bool) -> list[Fact]:
+    """What the file and SQLite say. Raises OSError and sqlite3.Error for what cannot be read or is no database."""
     facts: list[Fact] = [(SIZE, ("file",), size), (SIZE, ("wal",), _size(path, "-wal"))]
-    # A reader of a write-ahead log would make the -shm file where it is not. It is there while anybody has the
-    # database open; where it is not, nobody writes, and SQLite is told so (immutable) and makes nothing.
-    asleep = header[WAL_PLACE : WAL_PLACE + 1] == b"\2" and not path.with_name(path.name + "-shm").exists()
     how = "immutable=1" if asleep else "readonly_shm=1"
     address = f"file:{quote(os.fsencode(path.absolute()))}?mode=ro&{how}"
     connection = sqlite3.connect(address, uri=True, timeout=_PATIENCE_SECONDS)

@@ -2,6 +2,8 @@
 
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,31 @@ def test_a_locked_file_is_busy_and_not_down(file: Path, watched: Callable[..., A
     owner.execute("COMMIT")
     owner.close()
     assert look.series()["busy"] == 0
+
+
+def test_looking_at_a_file_leaves_others_in_this_process_their_locks(file: Path, watched: Callable[..., Any]) -> None:
+    look = watched("sqlite", path=str(file))
+    look.series()
+    reader = sqlite3.connect(file, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM t").fetchall()
+    assert look.series()["up"] == 1
+    write = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('DELETE FROM t').connection.commit()"
+    writer = subprocess.run([sys.executable, "-c", write, file], capture_output=True, text=True, check=False)
+    reader.close()
+    assert "database is locked" in writer.stderr
+
+
+def test_a_file_that_gets_a_log_later_is_read_again_at_the_next_but_one_scrape(
+    file: Path, watched: Callable[..., Any]
+) -> None:
+    look = watched("sqlite", path=str(file))
+    look.series()
+    with sqlite3.connect(file) as owner:
+        owner.execute("PRAGMA journal_mode = WAL")
+    owner.close()
+    look.series()
+    assert look.series()["pages used"] == 12
 
 
 def test_an_empty_file_is_an_empty_database(tmp_path: Path, watched: Callable[..., Any]) -> None:
