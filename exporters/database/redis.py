@@ -35,7 +35,7 @@ from exporters.database.state import (
 )
 from exporters.families import Counter, Gauge
 from exporters.labels import Cap, clean
-from exporters.queue.redis_server import Command, Connection, Name, RedisAddress, require_redis
+from exporters.redis_server import Command, Connection, Name, RedisAddress, require_redis
 
 _PING, _INFO = Command("PING"), Command("INFO")
 

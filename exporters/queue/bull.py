@@ -17,8 +17,8 @@ from pydantic import AfterValidator
 from exporters.collector import CollectFunction
 from exporters.queue.finished import Finished, Times
 from exporters.queue.redis_queues import Found, RedisQueues, System, wanted
-from exporters.queue.redis_server import Command, Key, Name, QueuesAt, Reading, distinct, require_redis
 from exporters.queue.state import QueueState
+from exporters.redis_server import Command, Key, Name, QueuesAt, Reading, distinct, require_redis
 from exporters.runtime.config import Section
 
 Consumers = dict[str, int] | None  # workers by queue; None: the server does not tell

@@ -18,8 +18,8 @@ from pydantic import AfterValidator, Field
 from exporters.collector import CollectFunction
 from exporters.queue.redis import since, unix_seconds
 from exporters.queue.redis_queues import Found, RedisQueues, System, wanted
-from exporters.queue.redis_server import Command, Key, Name, QueuesAt, Reading, distinct, require_redis
 from exporters.queue.state import QueueState
+from exporters.redis_server import Command, Key, Name, QueuesAt, Reading, distinct, require_redis
 from exporters.runtime.config import Section
 
 SEPARATOR = "\x06\x16"

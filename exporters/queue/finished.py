@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from exporters.families import Observations
-from exporters.queue.redis_server import Command
 from exporters.queue.state import SECONDS_BOUNDS
+from exporters.redis_server import Command
 
 MOST_JOBS = 100  # looked at in one scrape and one set; of more, the newest
 

@@ -11,7 +11,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from exporters.collector import CollectFunction
 from exporters.queue.redis_queues import Found, RedisQueues, System
-from exporters.queue.redis_server import (
+from exporters.queue.state import QueueState
+from exporters.redis_server import (
     Command,
     Key,
     Name,
@@ -23,7 +24,6 @@ from exporters.queue.redis_server import (
     require_redis,
     shown,
 )
-from exporters.queue.state import QueueState
 from exporters.runtime.config import Section
 
 

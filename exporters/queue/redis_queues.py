@@ -10,8 +10,8 @@ from prometheus_client.metrics_core import Metric
 
 from exporters.collector import PartialReadError
 from exporters.labels import OTHER, Cap, clean
-from exporters.queue.redis_server import SHOWN_PROBLEMS, Command, Connection, QueuesAt, Reading, together
 from exporters.queue.state import QueueState, queue_metrics
+from exporters.redis_server import SHOWN_PROBLEMS, Command, Connection, QueuesAt, Reading, together
 
 SCAN_SECONDS = 0.25  # of one scrape
 SCAN_COUNT = 1000  # keys that the server looks at in one go

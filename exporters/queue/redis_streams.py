@@ -7,8 +7,8 @@ from pydantic import AfterValidator, Field
 
 from exporters.collector import CollectFunction
 from exporters.queue.redis_queues import Found, RedisQueues, System
-from exporters.queue.redis_server import Command, Key, Name, QueuesAt, Reading, distinct, failure, require_redis
 from exporters.queue.state import QueueState
+from exporters.redis_server import Command, Key, Name, QueuesAt, Reading, distinct, failure, require_redis
 from exporters.runtime.config import Section
 
 COUNTED_ENTRIES = 500  # read to count what a group has not seen, where Redis itself does not know

@@ -9,8 +9,8 @@ from exporters.collector import CollectFunction
 from exporters.queue.finished import Finished, Times
 from exporters.queue.redis import unix_seconds
 from exporters.queue.redis_queues import RedisQueues, System, wanted
-from exporters.queue.redis_server import Command, Key, Name, QueuesAt, Reading, distinct, require_redis
 from exporters.queue.state import QueueState
+from exporters.redis_server import Command, Key, Name, QueuesAt, Reading, distinct, require_redis
 from exporters.runtime.config import Section
 
 

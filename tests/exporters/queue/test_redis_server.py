@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from exporters import labels
 from exporters.queue import bull, celery, redis_queues, rq
 from exporters.queue.redis import age_seconds
-from exporters.queue.redis_server import Command, Reading, failure, together
+from exporters.redis_server import Command, Reading, failure, together
 from testbed.parts import Redis, free_port
 
 Watch = Callable[[Mapping[str, Any]], Any]
