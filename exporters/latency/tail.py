@@ -5,6 +5,7 @@ the copy), rotated several times, or while nobody looked: a place in a log is kn
 file that was read by how it begins, whatever they are called now. No clock is asked.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -42,6 +43,7 @@ class _File:
 
     def __init__(self, descriptor: int, offset: int = 0, *, skipping: bool = False) -> None:
         self.descriptor = descriptor
+        self.device, self.inode = self.state.st_dev, self.state.st_ino
         self.move_to(offset)
         self.skipping = skipping
         self.left_at: float | None = None  # time.monotonic() at which another took its place
@@ -69,8 +71,8 @@ class _File:
 
     def place(self) -> Place:
         return Place.model_construct(
-            device=self.state.st_dev,
-            inode=self.state.st_ino,
+            device=self.device,
+            inode=self.inode,
             offset=self.offset,
             mark=self.mark,
             skipping=self.skipping,
@@ -151,7 +153,12 @@ class Tail:
         if not self._started:
             self.begin_at_end()
         for _ in range(4):  # it may be truncated while it is read
-            self._notice()
+            try:
+                self._notice()
+            except OSError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+                self._open_again()
             done = [self._read(file, until, take, skipped) for file in self._files]
             if None not in done:
                 break
@@ -166,15 +173,31 @@ class Tail:
             os.close(file.descriptor)
         self._files = []
 
+    def _open_again(self) -> None:
+        """After its server has let go of the open files (NFS): find the places as after a restart."""
+        stale, self._files = self._files, []
+        try:
+            self.resume([file.place() for file in stale], self.known)
+        except OSError:
+            self._files = stale
+            raise
+        for file in stale:
+            _closed(file)
+
     def _notice(self) -> None:
         """Open what has become the log since the last time."""
         now = time.monotonic()
+        truncated = [file for file in self._files if not file.unchanged]
         try:
             new = _open(self.path)
         except FileNotFoundError:
             new = None
-        news = self._news([*self._files, new] if new else self._files)
-        truncated = [file for file in self._files if not file.unchanged]
+        try:
+            news = self._news([*self._files, new] if new else self._files)
+        except OSError:
+            if new is not None:
+                _closed(new)
+            raise
         for file in truncated:
             self._truncated(file)
         current = self._files[-1] if self._files else None
@@ -236,8 +259,12 @@ class Tail:
             if any(os.path.samestat(file.state, each.state) for each in opened):
                 _closed(file)
                 continue
-            known = file.begins_as({*self._known, *reading})
-            self._remember(file)
+            try:
+                known = file.begins_as({*self._known, *reading})
+                self._remember(file)
+            except OSError:  # the disk: what cannot be read is no news
+                _closed(file)
+                continue
             if known:
                 _closed(file)
             else:
@@ -329,9 +356,13 @@ def _find(candidates: Sequence[Path], place: Place) -> _File | None:
             file = _open(path)
         except OSError:
             continue
-        same = (file.state.st_dev, file.state.st_ino) == (place.device, place.inode)
+        same = (file.device, file.inode) == (place.device, place.inode)
         size = file.state.st_size
-        if size >= place.offset and mark(file.descriptor, place.offset) == place.mark and (same or place.offset):
+        try:
+            is_it = size >= place.offset and mark(file.descriptor, place.offset) == place.mark
+        except OSError:
+            is_it = False
+        if is_it and (same or place.offset):
             file.move_to(place.offset)
             file.skipping = place.skipping
             found.append((same, size, file))

@@ -1,5 +1,6 @@
 """Following an access log: whatever is done to the file and to the exporter, each line is counted once."""
 
+import errno
 import os
 import shutil
 import time
@@ -417,6 +418,42 @@ def test_a_log_that_cannot_be_read_at_the_start_is_not_taken_for_a_new_one_later
         (path.parent / "elsewhere").rename(path)
     shown = values(log)
     assert (shown["request_log_lines_total"], shown["request_log_gaps_total"]) == (1 if restarts else 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        pytest.param(errno.ESTALE, None, id="its server has let go of it: it is opened again"),
+        pytest.param(errno.EIO, "Input/output error", id="its disk does not read: nothing is left open"),
+    ],
+)
+def test_an_open_log_that_cannot_be_read_any_more(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: int, told: str | None
+) -> None:
+    log, pread = reader(path), os.pread
+    assert lines(log) == 0
+    append(path, line(1))
+    assert lines(log) == 1
+    append(path, line(2))
+    bad = {int(fd) for fd in os.listdir("/proc/self/fd") if os.path.realpath(f"/proc/self/fd/{fd}") == str(path)}
+    before = len(os.listdir("/proc/self/fd"))
+
+    def refuse(descriptor: int, *arguments: int) -> bytes:
+        if descriptor in bad:
+            raise OSError(error, os.strerror(error))
+        return pread(descriptor, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", refuse)
+        for _ in range(3):
+            if told is None:
+                assert lines(log) == 2
+                bad.clear()
+            else:
+                with pytest.raises(OSError, match=told):
+                    lines(log)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert (lines(log), values(log)["request_log_gaps_total"]) == (2, 0)
 
 
 Step = st.sampled_from(["write", "write", "half", "read", "rename", "copytruncate", "copy", "restart", "kill"])
