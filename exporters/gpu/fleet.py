@@ -195,12 +195,17 @@ class Fleet:
         for _, lane in found.cards.values():
             lane.ask()
         readings: dict[str, Reading] = {}
+        driver_down: DriverDownError | None = None
         for uuid, (_, lane) in found.cards.items():
             try:
                 readings[uuid] = lane.answer(until)
+            except DriverDownError as down:  # the other cards' questions come to their end first
+                driver_down = down
             except NoAnswerError:
                 sentence = f"{uuid}: a call does not return; the card is left alone until it does"
                 readings[uuid] = Reading(problems=(sentence,), down="no_answer")
+        if driver_down is not None:
+            raise driver_down
         gone = sorted(self._down.keys() - readings.keys())
         # A card that cannot be named is probably one of those that are gone: it is there once, by the name it had.
         for uuid, reason in zip_longest(gone, found.lost):
