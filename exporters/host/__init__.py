@@ -66,6 +66,6 @@ def collectors(config: Config) -> Mapping[str, CollectFunction]:
 
 def demo(at: float) -> Iterator[Metric]:
     """A machine with four processors, two disks, one interface and a cgroup with limits."""
-    from exporters.host.demo import machine  # only where there is nothing to watch
+    from exporters.host.demonstration import machine  # only where there is nothing to watch
 
     return machine(at)
