@@ -211,15 +211,18 @@ def activity_facts(rows: Sequence[Row], sees_all: bool) -> list[Fact]:
 
 
 def database_facts(rows: Sequence[Row], cap: Cap) -> Iterator[Fact]:
+    """Of what is beyond the cap only the age: a sum of counters falls when one of their databases is dropped."""
     for name, commits, rollbacks, hit, read, temp_bytes, deadlocks, age in rows:
         label = cap(name)
+        yield WRAPAROUND, (label,), age / IDS
+        if label == OTHER:
+            continue
         yield TRANSACTIONS, (label, "commit"), commits
         yield TRANSACTIONS, (label, "rollback"), rollbacks
         yield BLOCKS, (label, "hit"), hit
         yield BLOCKS, (label, "read"), read
         yield TEMP, (label,), temp_bytes
         yield DEADLOCKS, (label,), deadlocks
-        yield WRAPAROUND, (label,), age / IDS
 
 
 def size_facts(rows: Sequence[Row], cap: Cap) -> list[Fact]:

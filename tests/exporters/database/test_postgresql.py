@@ -86,13 +86,17 @@ def test_sessions_by_state() -> None:
     assert plain(activity_facts(rows, sees_all=False)) == {"connections hidden": 7}
 
 
-def test_a_thousand_databases_are_a_few_and_the_others() -> None:
+def test_of_a_thousand_databases_a_few_are_counted_and_of_the_others_the_oldest_is_shown() -> None:
     rows = [(f"tenant-{number}", 1, 0, 0, 0, 0, 0, number) for number in range(1000)]
-    found = plain(database_facts(rows, Cap("test", "name", 2)))
+    cap = Cap("test", "name", 2)
+    found = plain(database_facts(rows, cap))
     assert found["transactions_total tenant-0 commit"] == 1
-    assert found["transactions_total other commit"] == 998
+    assert [series for series in found if " other" in series] == ["wraparound_ratio other"]
     assert found["wraparound_ratio other"] == 999 / 2**31
-    assert len(found) == 3 * 7
+    assert len(found) == 2 * 7 + 1
+    assert cap.refused == 998
+    dropped = plain(database_facts([rows[0], *rows[2:]], cap))
+    assert {series for series in dropped if "tenant-1" not in series} <= found.keys()
 
 
 @pytest.mark.parametrize(
