@@ -131,7 +131,14 @@ def collect_functions(section: Section, names: Sequence[str], path: Path) -> dic
     for name in names:
         module = exporter(name)
         config = getattr(section, name) or validate(module.Config, {}, path, prefix=("exporters", name))
-        functions |= {f"{name}.{part}": function for part, function in module.collectors(config).items()}
+        parts = module.collectors(config)
+        if not parts:
+            structlog.get_logger().warning(
+                "nothing_configured",
+                exporter=name,
+                problem=f"exporters.{name} of {path} names nothing to watch; --help shows a first file",
+            )
+        functions |= {f"{name}.{part}": function for part, function in parts.items()}
     return functions
 
 

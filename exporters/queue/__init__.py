@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-import structlog
 from pydantic import create_model
 
 from exporters.collector import CollectFunction
@@ -33,16 +32,9 @@ Config = create_model("Queues", __base__=Section, __doc__="The queues to watch, 
 
 def collectors(config: Any) -> Mapping[str, CollectFunction]:
     """One collector a server, so that one that is down takes only its own queues with it."""
-    functions = {
+    return {
         f"{system}.{name}": function
         for system, path in SYSTEMS.items()
         if getattr(config, system)
         for name, function in import_module(path).collectors(getattr(config, system)).items()
     }
-    if not functions:
-        structlog.get_logger().warning(
-            "no_queue_configured",
-            problem="exporters.queue names no queue, so nothing is watched; name one, for example "
-            "redis: [{url: redis://127.0.0.1:6379/0, queues: [{name: video-jobs}]}]",
-        )
-    return functions

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from exporters.__main__ import collect_functions, read_section
 from exporters.collector import CollectFunction
@@ -95,3 +96,17 @@ def test_host_alone_imports_neither_queues_nor_redis_nor_what_passwords_and_tls_
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_an_exporter_without_anything_to_watch_says_so(tmp_path: Path) -> None:
+    config = tmp_path / "tidewise.yaml"
+    config.write_text("exporters: {}\n")
+    with capture_logs() as logs:
+        functions = collect_functions(
+            read_section(config, ["host", "queue", "database"]), ["host", "queue", "database"], config
+        )
+    assert {name.partition(".")[0] for name in functions} == {"host"}
+    assert [(log["event"], log["exporter"]) for log in logs] == [
+        ("nothing_configured", "queue"),
+        ("nothing_configured", "database"),
+    ]

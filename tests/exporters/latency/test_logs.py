@@ -1,8 +1,11 @@
 """Following an access log: whatever is done to the file and to the exporter, each line is counted once."""
 
 import errno
+import fcntl
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 from exporters.collector import Collectors, PartialReadError
 from exporters.latency import tail
 from exporters.latency.counts import BOUNDS
-from exporters.latency.logs import Log, LogReader
+from exporters.latency.logs import FolderLock, InUseError, Log, LogReader
 
 LINE = '10.0.0.1 - - [27/Nov/2026:03:49:04 +0000] "GET /{path} HTTP/1.1" {status} 3 "-" "curl" {seconds}'
 
@@ -289,6 +292,48 @@ def test_without_a_state_folder_a_restart_begins_at_the_end(path: Path) -> None:
     append(path, line(1))
     assert lines(log) == 1
     assert lines(reader(path, keeps=False)) == 0
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])
+def test_of_two_exporters_with_one_state_folder_the_second_waits_until_the_first_has_gone(
+    path: Path, killed: bool
+) -> None:
+    folder = path.parent / "state"
+    first = subprocess.Popen(
+        [sys.executable, "-c", FIRST, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )  # fmt: skip
+    second = LogReader(Log(path=path, service="shop"), folder, BOUNDS, FolderLock(folder))
+    try:
+        assert first.stdout is not None
+        assert first.stdout.readline() == b"taken\n"
+        for _ in range(2):
+            with pytest.raises(InUseError, match=r"state: another exporter uses this state_folder, .* of its own$"):
+                values(second)
+        assert not list(folder.glob("*.json")), "nothing was read and nothing kept"
+    finally:
+        first.kill() if killed else first.communicate()
+        first.communicate()
+    assert lines(second) == 0
+    append(path, line(1))
+    assert lines(second) == 1
+
+
+FIRST = """
+import fcntl, sys
+file = open(sys.argv[1] + "/lock", "ab")
+fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_state_folder_that_cannot_be_locked_is_used_without(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    folder = path.parent / "state"
+    assert lines(LogReader(Log(path=path, service="shop"), folder, BOUNDS, FolderLock(folder))) == 0
 
 
 def state_of(path: Path) -> Path:

@@ -49,6 +49,18 @@ def test_a_second_signal_ends_it_at_once() -> None:
         assert time.monotonic() - started < 5
 
 
+def test_a_hangup_is_no_end() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WAITER.format(linger=0)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=30)
+    assert (out, process.returncode) == ("stopping\nstopped\n", 0)
+
+
 def test_the_version_is_the_installed_one() -> None:
     assert version() == installed_version("tidewise")
 
