@@ -5,12 +5,16 @@ on from what was shown last: each line is counted once over all lives. Counts ar
 in the log has been read: a backlog that came in parts would look like a rush of requests.
 """
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import IO, Annotated, Literal, Self
 
 import structlog
 from prometheus_client.metrics_core import Metric
@@ -113,7 +117,40 @@ def log_collectors(
             raise ConfigError(
                 [f"exporters.latency.state_folder: {state_folder} cannot be made ({error.strerror})"]
             ) from None
-    return {f"log.{log.path}": LogReader(log, state_folder, bounds).collect for log in logs}
+    lock = None if state_folder is None else FolderLock(state_folder)
+    return {f"log.{log.path}": LogReader(log, state_folder, bounds, lock).collect for log in logs}
+
+
+class InUseError(Exception):
+    """Another exporter has the state folder; a sentence."""
+
+
+class FolderLock:
+    """A state folder taken for this process until it ends, however it ends: two would go on from the same counts."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: IO[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def take(self) -> None:
+        """Raises InUseError while somebody else has it. A folder that knows no locks is used without."""
+        with self._lock:
+            if self._file is not None:
+                return
+            with contextlib.suppress(OSError):  # saving says what is wrong with the folder
+                file = (self._folder / "lock").open("ab")
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    file.close()
+                    if error.errno in (errno.EAGAIN, errno.EACCES):
+                        raise InUseError(
+                            f"{self._folder}: another exporter uses this state_folder, and both would count the same "
+                            f"lines; stop one, or give it a folder of its own"
+                        ) from None
+                    raise
+                self._file = file
 
 
 class _State(BaseModel):
@@ -132,9 +169,12 @@ class _State(BaseModel):
 class LogReader:
     """Reads one log on and tells what came."""
 
-    def __init__(self, log: Log, state_folder: Path | None, bounds: Sequence[float]) -> None:
+    def __init__(
+        self, log: Log, state_folder: Path | None, bounds: Sequence[float], lock: FolderLock | None = None
+    ) -> None:
         name = f"latency.log.{log.path}"
         self._log = log
+        self._lock = lock
         self._routes = Routes(Cap(name, "route", log.max_routes), log.routes, methods=log.methods)
         self._services = Cap(name, "service", MOST_SERVICES)
         self._bounds = tuple(bounds)
@@ -148,6 +188,8 @@ class LogReader:
         self._made_by = _digest(made_by)
 
     def collect(self, deadline: float) -> Iterator[Metric]:
+        if self._lock is not None:
+            self._lock.take()
         if not self._resumed:
             self._resume()
         now = time.monotonic()
