@@ -18,7 +18,11 @@ from prometheus_client.samples import Sample
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM or SIGINT sets; a second signal ends the process at once. Call it in the main thread."""
+    """An event that SIGTERM or SIGINT sets; a second signal ends the process at once. Call it in the main thread.
+
+    SIGHUP, by which services are told to read their files again, changes nothing; from a terminal that closes it ends
+    the process, as ever.
+    """
     stop = threading.Event()
 
     def handle(signum: int, frame: FrameType | None) -> None:
@@ -28,6 +32,9 @@ def stop_on_signals() -> threading.Event:
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
+    if not os.isatty(0):
+        # Not SIG_IGN, which commands that are started would inherit; no log either: its lock may be held just now.
+        signal.signal(signal.SIGHUP, lambda signum, frame: None)
     return stop
 
 
