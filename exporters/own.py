@@ -36,7 +36,7 @@ FAMILIES: tuple[Family, ...] = (
     DEMO,
     Counter(
         "tidewise_web_refused",
-        "Requests and connections turned away: too many scrapes at once, wrong password, failed TLS handshake.",
+        "Requests and connections turned away: too many at once, wrong password, failed TLS handshake.",
         ("reason",),
         _SELF,
     ),

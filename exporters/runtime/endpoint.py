@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
@@ -120,10 +121,11 @@ class Endpoint:
     def start(self) -> None:
         """Listen on every address, or on none: raises EndpointError, with what to do, when one cannot be had."""
         tls = _WebTls(self._web, self._refusals) if self._web is not None and self._web.now().context else None
+        refused = partial(self._refusals.count, "connections")
         threads = self._max_requests + _SPARE_THREADS if self._max_requests else CONNECTIONS
         for address in self._listen:
             try:
-                server = Server(address, self._application, tls=tls, threads=threads)
+                server = Server(address, self._application, tls=tls, threads=threads, refused=refused)
                 server.open()
             except (OSError, ValueError) as error:
                 self.stop()
@@ -238,7 +240,8 @@ class Refusals:
 
     def __init__(self, web: "Web | None") -> None:
         self._web = web
-        self._counts = dict.fromkeys(("scrapes",) if web is None else ("scrapes", "credentials", "handshake"), 0)
+        reasons = ("scrapes", "connections") if web is None else ("scrapes", "connections", "credentials", "handshake")
+        self._counts = dict.fromkeys(reasons, 0)
         self._lock = threading.Lock()
 
     def count(self, reason: str) -> None:
@@ -248,7 +251,7 @@ class Refusals:
     def collect(self) -> Iterator[Metric]:
         refused = CounterMetricFamily(
             "tidewise_web_refused",
-            "Requests and connections turned away: too many scrapes at once, wrong password, failed TLS handshake.",
+            "Requests and connections turned away: too many at once, wrong password, failed TLS handshake.",
             labels=["reason"],
         )
         for reason, count in self._counts.items():

@@ -332,6 +332,7 @@ class Server(wsgi.Server):
     """One listen address in front of a WSGI application. `address` has the real port once open() has returned.
 
     `tls`: how its connections are made secret; None for plain HTTP. `threads`: the most that it starts.
+    `refused` hears of each connection that is closed, or answered with 503, because there are too many.
     """
 
     ConnectionClass = _Connection
@@ -340,7 +341,13 @@ class Server(wsgi.Server):
     keep_alive_conn_limit = KEPT_ALIVE
 
     def __init__(
-        self, address: str, application: Callable[..., Any], *, tls: Tls | None = None, threads: int = MOST_THREADS
+        self,
+        address: str,
+        application: Callable[..., Any],
+        *,
+        tls: Tls | None = None,
+        threads: int = MOST_THREADS,
+        refused: Callable[[], None] = lambda: None,
     ) -> None:
         host, port = split_address(address)
         if host == "":  # every interface, as in ":9811"
@@ -355,6 +362,7 @@ class Server(wsgi.Server):
         )
         self.requests = _Threads(self, threads)
         self.tls = tls
+        self._refused = refused
         self._refusal: OSError | None = None
 
     def open(self) -> None:
@@ -398,6 +406,7 @@ class Server(wsgi.Server):
             if self._has_room(conn.remote_addr):
                 self.put_conn(conn)
             else:
+                self._refused()
                 conn.close()
             return
         conn.timed.begin()  # it may be refused, which is an answer too
@@ -408,6 +417,7 @@ class Server(wsgi.Server):
         try:
             self.requests.put(conn)
         except queue.Full:
+            self._refused()
             if conn.open:
                 self._unservicable_conns.put(conn)  # type: ignore[attr-defined]  # a thread of cheroot's answers 503
             else:

@@ -410,6 +410,7 @@ def test_threads_come_when_all_are_busy_what_cannot_wait_is_refused_and_other_ad
             time.sleep(0.002)  # in this order
         last = clients[-1].connection.getresponse()
         assert last.status == 503
+        assert endpoint._refusals._counts["connections"] == 5
         assert running.requests._started == share
         assert Client(endpoint.addresses[0], source="127.0.0.2")("/-/healthy")[0] == 200
         gate.set()
@@ -443,7 +444,8 @@ def test_where_the_system_gives_no_more_threads_those_that_are_there_do_the_work
 
 def test_more_connections_than_may_be_are_closed_and_the_others_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "CONNECTIONS", 5)
-    endpoint = Endpoint(["127.0.0.1:0"], CollectorRegistry(), process="x", ready=lambda: None)
+    registry = CollectorRegistry()
+    endpoint = Endpoint(["127.0.0.1:0"], registry, process="x", ready=lambda: None)
     endpoint.start()
     host, _, port = endpoint.addresses[0].rpartition(":")
     client = Client(endpoint.addresses[0])
@@ -452,6 +454,8 @@ def test_more_connections_than_may_be_are_closed_and_the_others_served(monkeypat
     try:
         assert [connection.recv(1) for connection in silent[5:]] == [b""] * 3
         assert client("/-/healthy")[0] == 200
+        counted = registry.get_sample_value("tidewise_web_refused_total", {"reason": "connections"})
+        assert counted in (3, 4), "one of them may have come when the client's had not been put back yet"
     finally:
         for connection in silent:
             connection.close()
