@@ -274,7 +274,7 @@ def make_context(tls: TlsServerConfig, path: Path) -> ssl.SSLContext:
     try:
         context.load_cert_chain(cert_file, key_file, password=_no_password)
     except ssl.SSLError as error:
-        raise ConfigError([f"{where}: {_why_no_certificate(error, cert_file, key_file)}"]) from None
+        raise ConfigError([f"{where}{_why_no_certificate(error, cert_file, key_file)}"]) from None
     except OSError as error:
         raise ConfigError([f"{where}: {cert_file} or {key_file} cannot be read ({error.strerror})"]) from None
     except _EncryptedKeyError:
@@ -310,10 +310,25 @@ def _no_password() -> str:
 
 
 def _why_no_certificate(error: ssl.SSLError, cert_file: Path, key_file: Path) -> str:
-    if error.reason == "KEY_VALUES_MISMATCH":
-        return f"the key in {key_file} is not that of the certificate in {cert_file}; take both of one pair"
-    said = (error.reason or str(error)).replace("_", " ").lower()
-    return f"{cert_file} and {key_file} are no certificate and key in PEM form ({said}); check both"
+    """OpenSSL gives no reason where a file is not what it should be; which one that is shows when it is read alone."""
+    if error.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):  # of one kind, and of two
+        return f": the key in {key_file} is not that of the certificate in {cert_file}; take both of one pair"
+    if error.reason is not None:
+        said = error.reason.replace("_", " ").lower()
+        return f": {cert_file} and {key_file} are not what OpenSSL takes ({said}); make a new pair"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cert_file)
+    except OSError:  # ssl's own are such
+        what_to_do = "it is a key: are the two files swapped?" if _is_key(cert_file) else "check it"
+        return f".cert_file: {cert_file} holds no certificate in PEM form; {what_to_do}"
+    return f".key_file: {key_file} holds no key in PEM form; check it"
+
+
+def _is_key(file: Path) -> bool:
+    try:
+        return b" PRIVATE KEY-----" in file.read_bytes()
+    except OSError:  # it has gone meanwhile
+        return False
 
 
 def _readable(file: Path, where: str) -> None:

@@ -49,8 +49,19 @@ from tests.exporters.runtime.served import ALICE, rewrite, tls_section
         ),
         pytest.param(
             "tls_server_config: {cert_file: {file}, key_file: {file}}",
-            "tls_server_config: {file} and {file} are no certificate and key in PEM form (*); check both",
+            "tls_server_config.cert_file: {file} holds no certificate in PEM form; check it",
             id="no certificate at all",
+        ),
+        pytest.param(
+            "tls_server_config: {cert_file: {server}.key, key_file: {server}.crt}",
+            "tls_server_config.cert_file: {server}.key holds no certificate in PEM form; "
+            "it is a key: are the two files swapped?",
+            id="certificate and key swapped",
+        ),
+        pytest.param(
+            "tls_server_config: {cert_file: {server}.crt, key_file: {file}}",
+            "tls_server_config.key_file: {file} holds no key in PEM form; check it",
+            id="no key",
         ),
         pytest.param(
             "tls_server_config: {cert_file: a, key_file: b, client_auth_type: RequireAndVerifyClientCert}",
