@@ -32,10 +32,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "access.log"
 
 
-def reader(path: Path, *, keeps: bool = True, **more: Any) -> LogReader:
+def reader(path: Path, *, keeps: bool = True, lock: FolderLock | None = None, **more: Any) -> LogReader:
     """As after a start of the exporter."""
     more = more or {"service": "shop"}
-    return LogReader(Log(path=path, **more), path.parent / "state" if keeps else None, BOUNDS)
+    return LogReader(Log(path=path, **more), path.parent / "state" if keeps else None, BOUNDS, lock)
 
 
 @pytest.fixture(autouse=True)
@@ -302,7 +302,7 @@ def test_of_two_exporters_with_one_state_folder_the_second_waits_until_the_first
     first = subprocess.Popen(
         [sys.executable, "-c", FIRST, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )  # fmt: skip
-    second = LogReader(Log(path=path, service="shop"), folder, BOUNDS, FolderLock(folder))
+    second = reader(path, lock=FolderLock(folder))
     try:
         assert first.stdout is not None
         assert first.stdout.readline() == b"taken\n"
@@ -332,8 +332,7 @@ def test_a_state_folder_that_cannot_be_locked_is_used_without(path: Path, monkey
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    folder = path.parent / "state"
-    assert lines(LogReader(Log(path=path, service="shop"), folder, BOUNDS, FolderLock(folder))) == 0
+    assert lines(reader(path, lock=FolderLock(path.parent / "state"))) == 0
 
 
 def state_of(path: Path) -> Path:
