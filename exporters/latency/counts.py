@@ -65,7 +65,8 @@ class Requests:
     """What one log has told of so far.
 
     service: of all of its lines, or None where each line names its own. A service that is known has series from the
-    beginning: nothing was asked of it yet, which is 0.
+    beginning: nothing was asked of it yet, which is 0. A series that is new on the page is 0 there once, whatever was
+    counted: Prometheus sees no increase in the number that a series begins with, and the first failures would be lost.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Requests:
         self._durations: dict[tuple[str, str, str], Durations] = {}
         self._failures: dict[tuple[str, str], int] = {}
         self._remembered: dict[Said, tuple[Durations, tuple[str, str] | None]] = {}
+        self._begun: set[tuple[str, ...]] = set()  # series that were on the page
         if service is not None:
             self._meet(service)
 
@@ -136,10 +138,13 @@ class Requests:
     def metrics(self, log: str) -> Iterator[Metric]:
         """log: the label that tells these series from another log's, which may know the same services."""
         durations, failures = DURATION.metric(), FAILURES.metric()
-        for labels, seen in self._durations.items():
+        nothing = Durations(self._bounds)
+        for labels, counted in self._durations.items():
+            seen = counted if labels in self._begun else nothing
             durations.add_metric([*labels, log], seen.buckets(), seen.sum)
         for of, count in self._failures.items():
-            failures.add_metric([*of, log], count)
+            failures.add_metric([*of, log], count if of in self._begun else 0)
+        self._begun.update(self._durations, self._failures)
         yield from (durations, failures)
 
     def kept(self) -> Kept:
@@ -164,6 +169,7 @@ class Requests:
             self._meet(service)
             self._failures[service, reason] = count
         self.lines, self.malformed = kept.lines, kept.malformed
+        self._begun.update(self._durations, self._failures)
 
 
 def code_class(status: int | None) -> str:

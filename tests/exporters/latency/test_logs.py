@@ -69,6 +69,7 @@ def test_what_one_log_tells(path: Path) -> None:
     values(log)
     append(path, line(1), line(2, 500, "0.3"), line(3, 504, "61.0"), line(4, 499, "2.0"), "what?")
     append(path, LINE.format(path="nowhere", status=404, seconds="0.001"))
+    values(log)
     shown = values(log)
     assert shown["request_duration_seconds_count{route=/videos/:id,code_class=2xx}"] == 1
     assert shown["request_duration_seconds_bucket{route=/videos/:id,code_class=2xx,le=0.01}"] == 0
@@ -95,6 +96,19 @@ def test_a_service_that_nobody_asks_is_known_to_be_idle(path: Path) -> None:
     shown = values(reader(path))
     assert shown["request_duration_seconds_count{route=other,code_class=2xx}"] == 0
     assert shown["request_duration_seconds_count{route=other,code_class=5xx}"] == 0
+
+
+def test_a_series_begins_with_0_so_that_its_first_failures_are_an_increase(path: Path) -> None:
+    count, failed = "request_duration_seconds_count{route=/videos/:id,code_class=5xx}", "{reason=server_error}"
+    log = reader(path, service_from="host", log_format='$host "$request" $status $request_time')
+    values(log)
+    written = 'shop "GET /videos/1 HTTP/1.1" 500 0.1'
+    append(path, written, written)
+    first = values(log)
+    assert (first[count], first[f"request_failures_total{failed}"], first["request_log_lines_total"]) == (0, 0, 2)
+    append(path, written)
+    assert (values(log)[count], values(log)[f"request_failures_total{failed}"]) == (3, 3)
+    assert values(reader(path, service_from="host", log_format='$host "$request" $status $request_time'))[count] == 3
 
 
 def test_what_was_there_before_the_first_start_is_left_out(path: Path) -> None:
@@ -261,6 +275,7 @@ def test_a_restart_goes_on_from_the_same_counts(path: Path) -> None:
     log = reader(path)
     lines(log)
     append(path, line(1), line(2, 500), "what?")
+    values(log)
     before = values(log)
     assert values(reader(path)) == before
     append(path, line(3))
