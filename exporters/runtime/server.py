@@ -22,6 +22,7 @@ from cheroot.server import HeaderReader, HTTPConnection, HTTPRequest
 from cheroot.workers.threadpool import ThreadPool
 
 from exporters.runtime.config import split_address
+from exporters.runtime.connections import Connections
 
 if TYPE_CHECKING:
     import ssl
@@ -192,7 +193,7 @@ class _Connection(HTTPConnection):
 
     def __init__(self, server: "Server", sock: socket.socket, makefile: Callable[..., Any]) -> None:
         self.timed = _TimedSocket(sock) if server.tls is None else _SecretSocket(sock)
-        self.began = time.time()  # as cheroot counts
+        self.began = time.monotonic()
         self.heard = False  # a first request, or its beginning
         self.open = server.tls is None  # for requests: the handshake is done
         super().__init__(server, sock, lambda _, mode, size: makefile(self.timed, mode, size))
@@ -228,7 +229,7 @@ class _Connection(HTTPConnection):
             self.socket.settimeout(0)
             self.socket.do_handshake()
         except (ssl.SSLWantReadError, BlockingIOError):
-            if time.time() < self.began + READ_SECONDS:
+            if time.monotonic() < self.began + READ_SECONDS:
                 return True
             tls.failed()
         except (OSError, ValueError):  # whatever the peer sent; ValueError: it hung up before the socket was wrapped
@@ -254,9 +255,14 @@ class _Connection(HTTPConnection):
                 )
             os.read(self.socket.fileno(), HEADER_BYTES)
 
+    def silent_since(self) -> float:
+        """As of now. The patience with one that was never heard counts from its beginning, and is shorter."""
+        return time.monotonic() if self.heard else self.began + READ_SECONDS - IDLE_SECONDS
+
     def pending(self) -> bool:
-        """Whether there is more to read that the selector cannot see, since TLS has taken it already."""
-        return self.open and self.server.tls is not None and bool(self.socket.pending())
+        """Whether there is more to read that the selector cannot see, since it was taken from the socket already."""
+        in_tls = self.open and self.server.tls is not None and self.socket.pending()
+        return bool(in_tls or self.rfile.has_data())
 
     def close(self) -> None:
         if self.open and self.server.tls is not None:
@@ -336,6 +342,7 @@ class Server(wsgi.Server):
     """
 
     ConnectionClass = _Connection
+    _connections: Any
     max_request_body_size = BODY_BYTES
     max_request_header_size = HEADER_BYTES
     keep_alive_conn_limit = KEPT_ALIVE
@@ -388,6 +395,11 @@ class Server(wsgi.Server):
         if failure:
             raise failure[0]
 
+    def prepare(self) -> None:
+        super().prepare()
+        self._connections.close()
+        self._connections = Connections(self)
+
     @property
     def address(self) -> str:
         host, port = self.bind_addr
@@ -425,21 +437,12 @@ class Server(wsgi.Server):
 
     def _has_room(self, address: str | None) -> bool:
         """For one more connection, of those that wait for something to be said."""
-        selector = self._connections._selector  # type: ignore[attr-defined]
+        selector = self._connections._selector
         waiting = len(selector)
         if waiting <= min(CONNECTIONS, CONNECTIONS_OF_ONE):  # nothing to count
             return True
         of_one = sum(conn is not self and conn.remote_addr == address for _, conn in selector.connections)
         return waiting <= CONNECTIONS and of_one < CONNECTIONS_OF_ONE
-
-    def put_conn(self, conn: Any) -> None:
-        if conn.pending():
-            conn.last_used = time.time()
-            self.process_conn(conn)
-            return
-        super().put_conn(conn)
-        if not conn.heard:  # its patience counts from its beginning, and is shorter than that of one that was heard
-            conn.last_used = conn.began + READ_SECONDS - IDLE_SECONDS
 
     def error_log(self, msg: str = "", level: int = 20, traceback: bool = False) -> None:
         _log.log(level, "http_server", message=msg, exc_info=traceback)

@@ -313,7 +313,7 @@ def _why_no_certificate(error: ssl.SSLError, cert_file: Path, key_file: Path) ->
     """OpenSSL gives no reason where a file is not what it should be; which one that is shows when it is read alone."""
     if error.reason in ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"):  # of one kind, and of two
         return f": the key in {key_file} is not that of the certificate in {cert_file}; take both of one pair"
-    if error.reason is not None:
+    if error.reason:
         said = error.reason.replace("_", " ").lower()
         return f": {cert_file} and {key_file} are not what OpenSSL takes ({said}); make a new pair"
     try:

@@ -381,6 +381,17 @@ def test_silent_and_dripping_clients_hold_nobody_up(endpoint: Endpoint, monkeypa
             connection.close()
 
 
+def test_a_clock_that_is_set_back_does_not_lengthen_the_patience_with_silent_clients(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "READ_SECONDS", 0.1)
+    host, _, port = endpoint.addresses[0].rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as silent:
+        earlier = time.time() - 3600
+        monkeypatch.setattr(time, "time", lambda: earlier)
+        assert silent.recv(1) == b"", "the server hangs up"
+
+
 def test_threads_come_when_all_are_busy_what_cannot_wait_is_refused_and_other_addresses_are_served() -> None:
     gate = threading.Event()
 
