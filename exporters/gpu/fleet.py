@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 
 from exporters.collector import PartialReadError
 from exporters.gpu.card import DRIVER_GONE, LOST, NO_PERMISSION, Card, DriverDownError
-from exporters.gpu.lane import Lane, NoAnswerError
+from exporters.gpu.inquiry import Inquiry, NoAnswerError
 from exporters.gpu.samples import Reading, Sample, card_metrics, driver_metrics
 from exporters.gpu.xids import Events, Xids
 
@@ -40,7 +40,7 @@ ADVICE = {
 class Found:
     """What one initialisation of NVML found. `lost`: why a card could not even be named, for each such card."""
 
-    cards: dict[str, tuple[Card, Lane[Reading]]]
+    cards: dict[str, tuple[Card, Inquiry[Reading]]]
     lost: list[str]
     versions: tuple[str, str]
     events: Events
@@ -61,7 +61,7 @@ class Fleet:
     ) -> None:
         self._import, self._proc, self._owned = nvml, proc, owned
         self._retry_seconds, self._patience_seconds = retry_seconds, patience_seconds
-        self._driver: Lane[None] = Lane(self._find)
+        self._driver: Inquiry[None] = Inquiry(self._find)
         self._found: Found | None = None
         self._again = False  # NVML is to be initialised anew
         self._xids = Xids()
@@ -94,12 +94,12 @@ class Fleet:
             raise PartialReadError("; ".join(problems))
 
     def close(self) -> None:
-        """End the threads and give NVML back, unless something hangs."""
+        """Let what is under way come back and give NVML back, unless something hangs."""
         until = time.monotonic() + self._patience_seconds
-        lanes: list[Lane[Any]] = [self._driver]
+        inquiries: list[Inquiry[Any]] = [self._driver]
         if self._found is not None:
-            lanes += [lane for _, lane in self._found.cards.values()]
-        while any(lane.busy for lane in lanes) and time.monotonic() < until:
+            inquiries += [inquiry for _, inquiry in self._found.cards.values()]
+        while any(inquiry.busy for inquiry in inquiries) and time.monotonic() < until:
             time.sleep(0.005)
         if self._found is not None and not self._busy():
             self._shut_down(self._import(), self._found)
@@ -131,7 +131,7 @@ class Fleet:
         return False
 
     def _busy(self) -> bool:
-        return self._found is not None and any(lane.busy for _, lane in self._found.cards.values())
+        return self._found is not None and any(inquiry.busy for _, inquiry in self._found.cards.values())
 
     def _listing(self) -> frozenset[str]:
         """The cards that the kernel module lists: changes where one is plugged in or taken out."""
@@ -172,7 +172,7 @@ class Fleet:
 
     def _list(self, nvml: Any) -> Found:
         listing = self._listing()
-        cards: dict[str, tuple[Card, Lane[Reading]]] = {}
+        cards: dict[str, tuple[Card, Inquiry[Reading]]] = {}
         lost: list[str] = []
         for index in range(nvml.nvmlDeviceGetCount()):
             try:
@@ -186,19 +186,19 @@ class Fleet:
                 lost.append(LOST.get(error.value, "error"))
                 continue
             card = Card(nvml, handle, uuid, index, self._owned)
-            cards[uuid] = card, Lane(card.read)
+            cards[uuid] = card, Inquiry(card.read)
         handles = {uuid: card.handle for uuid, (card, _) in cards.items()}
         return Found(cards, lost, _versions(nvml), Events(nvml, handles, self._xids), listing, time.monotonic())
 
     def _read(self, found: Found, until: float) -> dict[str, Reading]:
         """Each card, beside each other; also those that were there once and are there no more."""
-        for _, lane in found.cards.values():
-            lane.ask()
+        for _, inquiry in found.cards.values():
+            inquiry.ask()
         readings: dict[str, Reading] = {}
         driver_down: DriverDownError | None = None
-        for uuid, (_, lane) in found.cards.items():
+        for uuid, (_, inquiry) in found.cards.items():
             try:
-                readings[uuid] = lane.answer(until)
+                readings[uuid] = inquiry.answer(until)
             except DriverDownError as down:  # the other cards' questions come to their end first
                 driver_down = down
             except NoAnswerError:
