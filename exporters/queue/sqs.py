@@ -7,7 +7,7 @@ CloudWatch, minutes late and paid for by the metric: it is asked for where the c
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -116,7 +116,8 @@ def collectors(servers: Sequence[Account]) -> Mapping[str, CollectFunction]:
         import boto3  # noqa: F401 - only to say so at the start and not at each scrape
     except ImportError:
         raise ConfigError(["exporters.queue.sqs: needs the package boto3; install tidewise[aws]"]) from None
-    return {account.address: SqsQueues(account).collect for account in servers}
+    arns: dict[str, frozenset[str]] = {}
+    return {account.address: SqsQueues(account, arns).collect for account in servers}
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,15 @@ class Reading:
 
 
 class SqsQueues:
-    """Asks for one account's queues side by side, and shows that until it is asked again."""
+    """Asks for one account's queues side by side, and shows that until it is asked again.
 
-    def __init__(self, account: Account) -> None:
+    arns: by the address of each entry of the configuration the queues that it watches or whose dead letters go there,
+    as they were last read; two entries may be of one account.
+    """
+
+    def __init__(self, account: Account, arns: dict[str, frozenset[str]] | None = None) -> None:
         self._account = account
+        self._arns = {} if arns is None else arns
         self._aws = Aws(account)
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="sqs")
         self._last: Reading | None = None
@@ -159,7 +165,11 @@ class SqsQueues:
         else:
             ages = None
         read, problems = _results(asked, deadline)
-        letters = dead_letter_queues(read)
+        targets = redrive_targets(read)
+        own = frozenset(attributes["QueueArn"] for attributes in read.values() if "QueueArn" in attributes)
+        self._arns[self._account.address] = own.union(targets.values())
+        elsewhere = [arns for address, arns in self._arns.copy().items() if address != self._account.address]
+        letters = dead_letter_queues(targets, read, frozenset().union(*elsewhere))
         failed, more = _results(
             {name: self._threads.submit(self._aws.attributes_of, arn) for name, arn in letters.items()}, deadline
         )
@@ -193,8 +203,8 @@ def _results(futures: Mapping[str, "Future[Any]"], deadline: float) -> tuple[dic
     return found, problems
 
 
-def dead_letter_queues(read: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """The ARN of each queue's dead letters, where that queue is for them alone and is not watched itself."""
+def redrive_targets(read: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The ARN of the queue to which each queue's dead letters go."""
     found: dict[str, str] = {}
     for name, attributes in read.items():
         try:
@@ -203,8 +213,22 @@ def dead_letter_queues(read: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
             continue
         if str(arn).count(":") == 5:
             found[name] = str(arn)
-    arns = list(found.values())
-    return {name: arn for name, arn in found.items() if arns.count(arn) == 1 and arn.split(":")[5] not in read}
+    return found
+
+
+def dead_letter_queues(
+    targets: Mapping[str, str], watched: Container[str], elsewhere: Container[str] = ()
+) -> dict[str, str]:
+    """Those `targets` that are for one queue alone and are not watched themselves.
+
+    watched: names, here; elsewhere: ARNs that other entries watch or send to.
+    """
+    arns = list(targets.values())
+    return {
+        name: arn
+        for name, arn in targets.items()
+        if arns.count(arn) == 1 and arn.split(":")[5] not in watched and arn not in elsewhere
+    }
 
 
 def queue_state(
@@ -234,6 +258,8 @@ def said(error: BaseException) -> str:
     if "NonExistent" in code or "DoesNotExist" in code:
         return "there is no such queue, or it may not be seen; check its name, the region and the rights"
     if code in ("AccessDenied", "AccessDeniedException", "AuthorizationError"):
+        if getattr(error, "operation_name", "") == "GetMetricData":
+            return f"refused ({code}); the credentials need cloudwatch:GetMetricData, or set oldest_age to false"
         return f"refused ({code}); the credentials need sqs:GetQueueUrl and sqs:GetQueueAttributes on it"
     if "Token" in code or "Signature" in code or "Credential" in code or "AccessKey" in code:
         return f"the credentials were refused ({code}); check the environment, the profile or the machine's role"
@@ -252,7 +278,7 @@ class Aws:
     def attributes(self, queue: Queue) -> Mapping[str, str]:
         """A queue's counts and where its dead letters go."""
         url = queue.url or self._url(queue.name)
-        return self._attributes(queue.name, None, url, [*COUNTS.values(), "RedrivePolicy"])
+        return self._attributes(queue.name, None, url, [*COUNTS.values(), "RedrivePolicy", "QueueArn"])
 
     def attributes_of(self, arn: str) -> Mapping[str, str]:
         """The counts of a queue by its ARN, also in another account."""

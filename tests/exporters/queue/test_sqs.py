@@ -14,7 +14,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from exporters.collector import CollectFunction, PartialReadError
 from exporters.queue import sqs
-from exporters.queue.sqs import Account, ReadError, SqsQueues, collectors, dead_letter_queues, queue_state, said
+from exporters.queue.sqs import (
+    Account,
+    ReadError,
+    SqsQueues,
+    collectors,
+    dead_letter_queues,
+    queue_state,
+    redrive_targets,
+    said,
+)
 from testbed.parts import HOST, free_port
 
 REGION = "eu-central-1"
@@ -70,7 +79,9 @@ REDRIVEN = [
 def test_dead_letters_count_for_the_one_queue_that_sends_them(
     read: dict[str, dict[str, str]], letters: dict[str, str]
 ) -> None:
-    assert {name: arn.split(":")[-1] for name, arn in dead_letter_queues(read).items()} == letters
+    targets = redrive_targets(read)
+    assert {name: arn.split(":")[-1] for name, arn in dead_letter_queues(targets, read).items()} == letters
+    assert dead_letter_queues(targets, read, targets.values()) == {}, "another entry watches them, or sends there too"
 
 
 def test_a_count_that_is_none_is_a_sentence() -> None:
@@ -93,6 +104,13 @@ SAID = [
 def test_what_aws_refuses_is_a_sentence(code: str, sentence: str) -> None:
     error = ClientError({"Error": {"Code": code, "Message": "slow\ndown"}}, "GetQueueAttributes")
     assert said(error).startswith(sentence)
+
+
+def test_cloudwatch_refused_names_the_right_that_is_missing() -> None:
+    error = ClientError({"Error": {"Code": "AccessDenied", "Message": "User: x is not authorized"}}, "GetMetricData")
+    assert said(error) == (
+        "refused (AccessDenied); the credentials need cloudwatch:GetMetricData, or set oldest_age to false"
+    )
 
 
 @pytest.fixture
@@ -137,6 +155,25 @@ def test_a_real_client_puts_messages_and_the_page_shows_them_by_state(client: An
 
     client.send_message(QueueUrl=jobs, MessageBody="job")
     assert page(functions) == shown  # not asked again, and the page says when it was
+
+
+@pytest.mark.real
+def test_dead_letters_that_another_entry_watches_count_there_alone(client: Any, moto_url: str, page: Page) -> None:
+    letters = make_queue(client, "letters")
+    arn = client.get_queue_attributes(QueueUrl=letters, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    policy = json.dumps({"maxReceiveCount": 1, "deadLetterTargetArn": arn})
+    make_queue(client, "orders", RedrivePolicy=policy)
+    client.send_message(QueueUrl=letters, MessageBody="order")
+    entries = [
+        Account(region=REGION, endpoint_url=url, queues=[{"name": name}])
+        for url, name in ((moto_url, "letters"), (moto_url.replace(HOST, "localhost"), "orders"))
+    ]
+    watching, sending = collectors(entries).values()
+    list(watching(time.monotonic() + 5))
+    shown = page({"watching": watching, "sending": sending})
+    assert 'queue_messages{queue="letters",state="ready",system="sqs"} 1.0' in shown
+    assert 'queue="orders",state="ready"' in shown
+    assert 'queue="orders",state="failed"' not in shown
 
 
 @pytest.mark.real
