@@ -194,6 +194,7 @@ class Card:
         self._unknown: dict[str, float] = {}  # what the card does not know -> until when it is not asked
         self._problems: list[str] = []
         self._fixed: list[Sample] = []
+        self._knows_fixed = False  # all of them, so that they are not asked for again
         self._window: tuple[Any, float] | None = None  # the sample of activity before, and its time.monotonic()
         self._active: list[Sample] = []  # what was measured up to it
         self._links = 0
@@ -211,9 +212,10 @@ class Card:
         )
 
     def _samples(self) -> Iterator[Sample]:
-        if not self._fixed:
+        if not self._knows_fixed:
             self._fixed = [self._info(), *self._answers(FIXED_QUESTIONS)]
             self._links = self._try("links", self._count_links) or 0
+            self._knows_fixed = not self._problems
         yield from self._fixed
         yield from self._answers(QUESTIONS)
         fields = self._try("fields", self._fields) or []
@@ -271,9 +273,15 @@ class Card:
     def _info(self) -> Sample:
         pci = self._try("pci", self._call, "nvmlDeviceGetPciInfo")
         version = self._try("compute capability", self._call, "nvmlDeviceGetCudaComputeCapability")
-        name = self._try("name", self._call, "nvmlDeviceGetName")
+        name = self._try("name", self._name)
         capability = ".".join(map(str, version)) if version else ""
         return INFO, (clean(name or ""), str(self._index), clean(str(pci.busId) if pci else ""), capability), 1
+
+    def _name(self) -> str:
+        try:
+            return str(self._call("nvmlDeviceGetName"))
+        except UnicodeDecodeError:  # and it will be no text the next time either
+            return ""
 
     def _count_links(self) -> int:
         [value] = self._nvml.nvmlDeviceGetFieldValues(self.handle, [LINK_COUNT])

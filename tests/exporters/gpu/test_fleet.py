@@ -359,6 +359,25 @@ def test_a_question_that_fails_for_no_known_reason_loses_its_own_series_and_is_t
     assert found[f'gpu_up{{uuid="{A}"}}'] == 1
 
 
+@pytest.mark.parametrize("call", ["nvmlDeviceGetName", "nvmlDeviceGetPciInfo_v3"])
+def test_what_a_card_is_called_is_asked_again_when_it_failed_at_first_and_then_never_more(
+    cards: State, make_fleet: FleetFactory, call: str
+) -> None:
+    fleet = make_fleet()
+    right = cards[f"gpu0.{call}"]
+    cards[f"gpu0.{call}"] = "error 999"
+    _, problem = scrape(fleet)
+    assert problem is not None
+    cards[f"gpu0.{call}"] = right
+    found, problem = scrape(fleet)
+    assert problem is None
+    [info] = [series for series in found if series.startswith("gpu_info{") and A in series]
+    assert '=""' not in info
+    cards.calls()
+    scrape(fleet)
+    assert f"gpu0.{call}" not in cards.calls()
+
+
 def test_a_card_that_answers_nothing_but_errors_is_down(cards: State, make_fleet: FleetFactory) -> None:
     fleet = make_fleet()
     scrape(fleet)
@@ -418,6 +437,7 @@ def test_a_name_that_is_no_text_harms_nothing(cards: State, make_fleet: FleetFac
     path = cards.path
     text = path.read_bytes().replace(b"NVIDIA GeForce GT 1030", b'NV"\\IDIA \xff\xfe card')
     path.write_bytes(text)
+    assert scrape(make_fleet())[1] is None, "nothing that another scrape could mend"
     found = page({"nvml": make_fleet().collect})
     assert f'index="1",name="",pci_bus_id="00000000:00:0A.0",uuid="{B}"' in found
 
