@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -41,7 +41,8 @@ def get_json(
         try:
             path = (parts.path or "/") + (f"?{urlencode(query)}" if query else "")
             connection.connect()
-            with _cut_at(connection.sock, deadline):
+            line = connection.sock
+            with cut_at(lambda: line, deadline):
                 connection.request("GET", path, headers={"Accept": "application/json", **headers})
                 response = connection.getresponse()
                 body = _body(response, url)
@@ -87,17 +88,17 @@ def _connection(
 
 
 @contextlib.contextmanager
-def _cut_at(line: socket.socket, deadline: float) -> Iterator[None]:
+def cut_at(line: Callable[[], socket.socket | None], deadline: float) -> Iterator[None]:
     """Cuts the line at `deadline`: a server that sends a byte now and then keeps no one, whatever it is a byte of.
 
-    What was not whole by then is a TimeoutError.
+    line: which that is by then (http.client's connection forgets one whose answer ends with it). What was not whole
+    by then is a TimeoutError.
     """
 
     def cut() -> None:
         with contextlib.suppress(OSError):
-            socket.socket.shutdown(
-                line, socket.SHUT_RDWR
-            )  # not TLS's own, after which the reader would take what comes for plain text
+            if (open_line := line()) is not None:  # not TLS's own shutdown: what comes would then be read as plain text
+                socket.socket.shutdown(open_line, socket.SHUT_RDWR)
 
     timer = threading.Timer(max(0.0, deadline - time.monotonic()), cut)
     timer.daemon = True
@@ -106,7 +107,7 @@ def _cut_at(line: socket.socket, deadline: float) -> Iterator[None]:
         yield
         if time.monotonic() >= deadline:
             raise TimeoutError
-    except (OSError, http.client.HTTPException):
+    except Exception:
         if time.monotonic() >= deadline:
             raise TimeoutError from None
         raise

@@ -1,13 +1,15 @@
 """RabbitMQ's queues: what its counts come to, and the page of a real server with real producers and consumers."""
 
+import contextlib
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +234,48 @@ def test_a_bad_answer_is_a_failed_read_with_a_sentence(
         list(collectors([server])[server.address](began + 0.5))
     assert "geheim" not in str(failed.value)
     assert time.monotonic() - began < 3  # the deadline was half a second
+
+
+@pytest.mark.parametrize("part", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["header", "body"])
+def test_a_server_that_sends_a_byte_now_and_then_is_cut_off_at_the_deadline(part: bytes) -> None:
+    with socket.create_server((HOST, 0)) as listening:
+
+        def trickle() -> None:
+            with listening.accept()[0] as line, contextlib.suppress(OSError):
+                line.sendall(part)
+                while True:
+                    line.sendall(b"x")
+                    time.sleep(0.02)
+
+        threading.Thread(target=trickle, daemon=True).start()
+        server = Server(url=f"http://{HOST}:{listening.getsockname()[1]}", match="x")
+        began = time.monotonic()
+        with pytest.raises(ReadError, match="no answer in time"):
+            list(collectors([server])[server.address](began + 0.4))
+        assert time.monotonic() - began < 2
+
+
+def test_a_connection_is_kept_between_scrapes() -> None:
+    ports = []
+
+    class Keeping(Answering):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            ports.append(self.client_address[1])
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+    with ThreadingHTTPServer((HOST, 0), Keeping) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        api = rabbitmq.Api(Server(url=f"http://{HOST}:{server.server_port}", match="x"))
+        for _ in range(3):
+            assert api.get("/overview", {}, time.monotonic() + 5) == {}
+        server.shutdown()
+    assert len(ports) == 3
+    assert len(set(ports)) == 1
 
 
 def test_a_dead_server_and_a_missing_password_file_are_told(tmp_path: Path) -> None:
