@@ -21,6 +21,9 @@ FIRST_PAGES = 4  # at the start: when each workflow last succeeded
 SEEN_MOST = 20_000  # numbers that are known to be counted
 LATE_MOST = 20  # executions asked for one by one in one look
 WORKFLOWS_SECONDS = 300.0  # their list has all nodes in it: it is not asked for at every scrape
+WORKFLOWS_PAGE = 100
+WORKFLOWS_MOST = 100_000
+LIST_SHARE = 0.8  # of the time that a look has left, when all else is read
 OPEN_STATUSES = ("running", "waiting")
 
 
@@ -33,6 +36,10 @@ class ApiReader:
         self._beyond = 0
         self._listed: set[str] = set()
         self._refresh_at = 0.0
+        self._has_list = False
+        self._found: dict[str, Workflow | None] = {}  # of the list that is being read; None: it is put away
+        self._cursor: str | None = None  # where that goes on
+        self._workflows_page = WORKFLOWS_PAGE
         self._started = False
         self._seen: set[int] = set()
         self._floor = 0  # lower numbers ended before the exporter started
@@ -41,34 +48,59 @@ class ApiReader:
 
     def read(self, deadline: float, tally: Tally) -> Reading:
         problems: list[str] = []
+        half = (deadline - time.monotonic()) / 2
         still_open = self._open(deadline)
         if not self._ended(deadline, tally):
             problems.append("more executions ended than can be read at once; some are not counted")
-        if time.monotonic() >= self._refresh_at:
-            self._list_workflows(deadline)
         if still_open is not None:
             self._follow(still_open, deadline, tally)
+        if time.monotonic() >= self._refresh_at:
+            problems += self._list_workflows(deadline, half)
         opened = None if still_open is None else Follower(0, still_open.values()).still_open()
         return Reading(self._workflows, self._beyond, None, opened, problems)
 
-    def _list_workflows(self, deadline: float) -> None:
-        found: list[Workflow] = []
-        for one in self._pages("workflows", {"limit": "100"}, deadline, most=1000):
-            if not one.get("isArchived"):
-                active = bool(one.get("active"))
-                found.append(
-                    Workflow(
-                        str(one["id"]),
-                        str(one.get("name", ""))[:400],
-                        active,
-                        moment(one.get("updatedAt")),
-                        expected_seconds(one.get("nodes") or []) if active else None,
-                    )
-                )
+    def _list_workflows(self, deadline: float, half: float) -> list[str]:
+        """Lists them on from where the last look stopped; what is wrong with that. Shown is the last whole list.
+
+        Raises ApiError where there is none yet. A page that takes more than `half` of a look, in seconds, is too
+        large: it is quartered, which means to begin again, for a cursor holds its page's size.
+        """
+        began = time.monotonic()
+        until = began + LIST_SHARE * (deadline - began)
+        before = len(self._found)
+        try:
+            while time.monotonic() < until:
+                limit = {"limit": str(self._workflows_page)}
+                page, self._cursor = self._page("workflows", limit, self._cursor, until)
+                self._found |= {str(one["id"]): _workflow(one) for one in page}
+                if self._cursor is None or len(self._found) >= WORKFLOWS_MOST:
+                    self._conclude_list()
+                    return []
+        except ApiError as error:
+            now = time.monotonic()
+            if now < until:  # that was no want of time
+                self._found, self._cursor = {}, None
+            elif len(self._found) == before and now - began > half:
+                self._workflows_page = max(1, self._workflows_page // 4)
+                self._found, self._cursor = {}, None
+            if now < until or len(self._found) <= before:
+                if not self._has_list:
+                    raise
+                return [f"the list of workflows is an old one: {error}"]
+        if not self._has_list:
+            raise ApiError(
+                f"{self._config.api}: {len(self._found)} workflows are listed; it goes on at the next look, and all "
+                f"are shown when all are listed"
+            )
+        return []
+
+    def _conclude_list(self) -> None:
+        found = [workflow for workflow in self._found.values() if workflow is not None]
         found.sort(key=lambda workflow: (not workflow.active, workflow.workflow_id))
         most = self._config.workflows_max
         self._workflows, self._beyond = found[:most], max(0, len(found) - most)
         self._listed |= {workflow.workflow_id for workflow in found}
+        self._found, self._cursor, self._has_list = {}, None, True
         self._refresh_at = time.monotonic() + WORKFLOWS_SECONDS
 
     def _open(self, deadline: float) -> dict[int, Execution] | None:
@@ -165,6 +197,20 @@ class ApiReader:
         if not isinstance(answer, dict):
             raise ApiError(f"{url}: an answer of another kind; is this n8n?")
         return answer
+
+
+def _workflow(one: Mapping[str, Any]) -> Workflow | None:
+    """None: it is archived."""
+    if one.get("isArchived"):
+        return None
+    active = bool(one.get("active"))
+    return Workflow(
+        str(one["id"]),
+        str(one.get("name", ""))[:400],
+        active,
+        moment(one.get("updatedAt")),
+        expected_seconds(one.get("nodes") or []) if active else None,
+    )
 
 
 def _execution(one: Mapping[str, Any]) -> Execution:

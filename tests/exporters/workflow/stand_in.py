@@ -3,6 +3,7 @@
 import base64
 import json
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,6 +22,7 @@ class StandIn:
         self.workflows: list[dict[str, Any]] = []
         self.executions: dict[int, dict[str, Any]] = {}
         self.asked: list[str] = []
+        self.seconds_a_workflow = 0.0  # that its list takes
         self.raw: Callable[[], tuple[int, bytes]] | None = None
         outer = self
 
@@ -79,6 +81,7 @@ class StandIn:
         state = _decoded(query.get("cursor")) or {"offset": 0, "limit": int(query.get("limit", "100"))}
         start, end = state["offset"], state["offset"] + state["limit"]
         following = _encoded({"offset": end, "limit": state["limit"]}) if end < len(self.workflows) else None
+        time.sleep(self.seconds_a_workflow * len(self.workflows[start:end]))
         return 200, json.dumps({"data": self.workflows[start:end], "nextCursor": following}).encode()
 
     def _executions(self, query: dict[str, str]) -> tuple[int, bytes]:

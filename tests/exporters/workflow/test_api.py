@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from exporters.jsonapi import ApiError
+from exporters.workflow import api
 from exporters.workflow.api import PAGE
 from tests.exporters.workflow.conftest import Page
 from tests.exporters.workflow.stand_in import KEY, StandIn
@@ -84,6 +86,45 @@ def test_a_workflow_that_is_newer_than_the_list_is_counted_from_its_first_execut
         n8n.asked.clear()
         assert page.look()["workflow_executions_total new production"] == ended
     assert not [path for path in n8n.asked if "workflows" in path]
+
+
+@pytest.mark.parametrize("n8n", [pytest.param(True, id="2.x")], indirect=True)
+def test_a_list_that_takes_longer_than_a_look_goes_on_at_the_next_one(
+    n8n: StandIn, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n8n.workflows += [{"id": f"w{number}", "name": "Many", "active": True, "nodes": []} for number in range(70)]
+    n8n.end(n8n.start("w69", NOW - 90), NOW - 80)
+    n8n.seconds_a_workflow = 0.005  # a page of 100 is too large for a look of 0.2 s
+    monkeypatch.setattr(api, "WORKFLOWS_SECONDS", 0.0)
+    said: list[str] = []
+    found: dict[str, float] = {}
+    while not found:
+        assert len(said) < 20
+        try:
+            found = page.look(0.25)
+        except ApiError as error:
+            said.append(str(error))
+    assert any("workflows are listed; it goes on at the next look" in one for one in said)
+    assert len([name for name in found if name.startswith("workflow_info")]) == 71
+    assert found["workflow_last_success_timestamp_seconds w69"] == NOW - 80, "what was read meanwhile is kept"
+    n8n.workflows.pop()
+    looks = 0
+    while "workflow_info w69 Many true" in page.look(0.25):
+        looks += 1
+        assert page.problem is None, "the last list is shown while the next one is read"
+        assert looks < 20
+    assert looks > 0
+
+
+def test_a_list_that_cannot_be_had_any_more_is_the_last_one_and_is_told(
+    n8n: StandIn, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "WORKFLOWS_SECONDS", 0.0)
+    assert page.look()["workflow_info cap Captions true"] == 1
+    n8n.workflows = [{"no": "id"}]
+    assert page.look()["workflow_info cap Captions true"] == 1
+    assert page.problem is not None
+    assert page.problem.startswith("the list of workflows is an old one: ")
 
 
 def test_no_more_than_a_page_is_asked_for_where_little_happens(n8n: StandIn, page: Page) -> None:
