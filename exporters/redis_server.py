@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
-from exporters.runtime.config import ConfigError, Section
+from exporters.runtime.config import ConfigError, Section, repeated
 
 if TYPE_CHECKING:
     import redis
@@ -114,7 +114,7 @@ def distinct(servers: list[Server]) -> list[Server]:
                 )
             where[label] = here
     sources = [server.source for server in servers]
-    twice = next((source for source in sources if sources.count(source) > 1), None)
+    twice = repeated(sources)
     if twice:
         raise ValueError(f"the server {twice} stands twice; write its queues in one place")
     if any(server.discover for server in servers) and len({server.label_prefix for server in servers}) < len(servers):

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from prometheus_client.metrics_core import Metric
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from exporters.collector import PartialReadError
-from exporters.cost.ledger import http_url
 from exporters.cost.money import currency_code, decimal, micro
 from exporters.cost.spend import ASKED, ASKING, Line, Month, Scope, month_metrics
-from exporters.runtime.config import ConfigError, Section
+from exporters.runtime.config import ConfigError, HttpUrl, Section
 
 SOURCE = "aws"
 DAY, HOUR = 86_400.0, 3_600.0
@@ -34,7 +33,7 @@ class Aws(Section):
 
     state_file: Path
     profile: Annotated[str, Field(min_length=1, max_length=100)] | None = None
-    endpoint_url: Annotated[str, AfterValidator(http_url)] | None = None
+    endpoint_url: HttpUrl | None = None
 
 
 @dataclass

@@ -14,7 +14,7 @@ from exporters.cost.money import MoneyText, micro
 from exporters.cost.months import month_start
 from exporters.cost.spend import INSTANCE_PRICE, Line, Month, Scope, month_metrics
 from exporters.labels import clean
-from exporters.runtime.config import Section
+from exporters.runtime.config import Section, repeated
 
 SOURCE = "instances"
 Text = Annotated[str, Field(max_length=200)]
@@ -39,7 +39,7 @@ class Instance(Section):
 
 def _distinct(instances: list[Instance]) -> list[Instance]:
     names = [instance.name for instance in instances]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = repeated(names)
     if twice is not None:
         raise ValueError(f"'{twice}' stands twice; give each instance a name of its own")
     return instances

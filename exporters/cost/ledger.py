@@ -2,39 +2,23 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from prometheus_client.metrics_core import Metric
-from pydantic import AfterValidator
 
 from exporters.cost.money import currency_code, decimal, micro
 from exporters.cost.spend import Line, Month, Scope, month_metrics
 from exporters.jsonapi import ApiError, get_json, secret
-from exporters.runtime.config import Section
+from exporters.runtime.config import HttpUrl, Section
 
 SOURCE = "ledger"
-
-
-def http_url(text: str) -> str:
-    """An address without a secret in it. Raises ValueError."""
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        bare = not (parts.username or parts.password or parts.query or parts.fragment)
-    except ValueError:
-        usable, bare = False, True
-    if not bare:
-        raise ValueError("holds more than scheme, host, port and path; tokens go into files")
-    if not usable:
-        raise ValueError(f"'{text[:100]}' is no address; write http://HOST:PORT or https://HOST")
-    return text.rstrip("/")
 
 
 class Ledger(Section):
     """Where `tidewise budget` answers."""
 
-    url: Annotated[str, AfterValidator(http_url)]
+    url: HttpUrl
     token_file: Path
     ca_file: Path | None = None
 

@@ -38,6 +38,7 @@ from exporters.database.state import (
     WRAPAROUND,
     Fact,
     Health,
+    each_once,
 )
 from exporters.labels import OTHER, Cap, clean
 from exporters.postgresql import Client, Server, UnreachableError, needs_psycopg, said
@@ -67,16 +68,7 @@ class Database(Server):
         return self.name or self.address
 
 
-def _distinct(databases: list[Database]) -> list[Database]:
-    for what in ("label", "address"):
-        values = [getattr(database, what) for database in databases]
-        twice = next((value for value in values if values.count(value) > 1), None)
-        if twice:
-            raise ValueError(f"'{twice}' stands twice; each database is watched once, under a name of its own")
-    return databases
-
-
-Databases = Annotated[list[Database], AfterValidator(_distinct)]
+Databases = Annotated[list[Database], AfterValidator(each_once)]
 
 
 def collectors(databases: Sequence[Database]) -> Mapping[str, CollectFunction]:

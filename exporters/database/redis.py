@@ -32,6 +32,7 @@ from exporters.database.state import (
     UNSAVED,
     Fact,
     Health,
+    each_once,
 )
 from exporters.families import Counter, Gauge
 from exporters.labels import Cap, clean
@@ -61,16 +62,7 @@ class Database(RedisAddress):
         return self.name or self.address
 
 
-def _distinct(databases: list[Database]) -> list[Database]:
-    for what in ("label", "address"):
-        values = [getattr(database, what) for database in databases]
-        twice = next((value for value in values if values.count(value) > 1), None)
-        if twice:
-            raise ValueError(f"'{twice}' stands twice; each server is watched once, under a name of its own")
-    return databases
-
-
-Databases = Annotated[list[Database], AfterValidator(_distinct)]
+Databases = Annotated[list[Database], AfterValidator(each_once)]
 
 
 def collectors(databases: Sequence[Database]) -> Mapping[str, CollectFunction]:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 from exporters.collector import CollectFunction
 from exporters.database.state import BUSY, PAGES, PING, SIZE, Fact, Health
 from exporters.labels import clean
-from exporters.runtime.config import Section
+from exporters.runtime.config import Section, repeated
 
 MAGIC = b"SQLite format 3\0"
 WAL_PLACE = 18  # in the header: 2 where the file is written through a write-ahead log
@@ -43,7 +43,7 @@ class Database(Section):
 
 def _distinct(databases: list[Database]) -> list[Database]:
     names = [database.label for database in databases]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = repeated(names)
     if twice:
         raise ValueError(f"the database '{twice}' stands twice; remove one, or give it a name")
     return databases

@@ -5,11 +5,13 @@ fact. A database that could not be reached has `database_up` 0 with the reason b
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 import structlog
 from prometheus_client.metrics_core import Metric
 
 from exporters.families import Counter, Family, Gauge
+from exporters.runtime.config import repeated
 
 _WHICH = ("system", "database")
 PG, REDIS, SQLITE = "PostgreSQL", "Redis INFO", "the SQLite file"
@@ -133,6 +135,18 @@ def database_metrics(facts: Mapping[Which, Iterable[Fact]]) -> Iterator[Metric]:
         for key, value in values.items():
             metric.add_metric(key, value)
         yield metric
+
+
+D = TypeVar("D")
+
+
+def each_once(databases: list[D]) -> list[D]:
+    """The databases of one system, each with a label and an address that no other has. Raises ValueError."""
+    for what in ("label", "address"):
+        twice = repeated(getattr(database, what) for database in databases)
+        if twice:
+            raise ValueError(f"'{twice}' stands twice; each database is watched once, under a name of its own")
+    return databases
 
 
 class Health:

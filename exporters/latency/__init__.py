@@ -14,7 +14,7 @@ from exporters.latency.logs import FAMILIES as LOG_FAMILIES
 from exporters.latency.logs import Log, log_collectors
 from exporters.latency.probes import FAMILIES as PROBE_FAMILIES
 from exporters.latency.probes import Probes, probe_collectors
-from exporters.runtime.config import Section
+from exporters.runtime.config import Section, repeated
 
 FAMILIES: tuple[Family, ...] = (*LOG_FAMILIES, *PROBE_FAMILIES)
 
@@ -27,7 +27,7 @@ def _rising(bounds: list[float]) -> list[float]:
 
 def _distinct(found: list[Log]) -> list[Log]:
     paths = [log.path for log in found]
-    twice = next((path for path in paths if paths.count(path) > 1), None)
+    twice = repeated(paths)
     if twice:
         raise ValueError(f"the log {twice} stands twice; its lines would count twice")
     return found

@@ -23,7 +23,7 @@ from pydantic import AfterValidator, Field, model_validator
 from exporters.collector import CollectFunction
 from exporters.families import Family, Gauge
 from exporters.labels import clean
-from exporters.runtime.config import ConfigError, Section, split_address
+from exporters.runtime.config import ConfigError, Section, repeated, split_address
 
 MOST_BYTES = 65536  # of an answer that are read
 SPARE_SECONDS = 0.2  # before the scrape's end, so that a failure is told and not lost
@@ -150,7 +150,7 @@ class Probes(Section):
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         names = [(kind, probe.service, probe.target) for kind, probe in self.all()]
-        twice = next((name for name in names if names.count(name) > 1), None)
+        twice = repeated(names)
         if twice:
             raise ValueError(f"the {twice[0]} probe of '{twice[1]}' at {twice[2]} stands twice; remove one")
         return self

@@ -20,7 +20,7 @@ from exporters.collector import CollectFunction, PartialReadError
 from exporters.jsonapi import cut_at
 from exporters.labels import clean
 from exporters.queue.state import QueueState, queue_metrics
-from exporters.runtime.config import Section
+from exporters.runtime.config import Section, repeated
 
 if TYPE_CHECKING:
     import socket
@@ -94,7 +94,7 @@ class Server(Section):
         if not self.queues and self.match is None:
             raise ValueError("found no queue; name some (queues: [{name: video-jobs}]), or all of a kind (match: '.*')")
         names = [name for queue in self.queues for name in (queue.name, queue.dead_letters) if name]
-        twice = next((name for name in names if names.count(name) > 1), None)
+        twice = repeated(names)
         if twice:
             raise ValueError(
                 f"the queue '{twice}' stands twice, so its messages would count twice; name it in one place"
@@ -111,7 +111,7 @@ class Server(Section):
 
 def _distinct(servers: list[Server]) -> list[Server]:
     addresses = [server.address for server in servers]
-    twice = next((address for address in addresses if addresses.count(address) > 1), None)
+    twice = repeated(addresses)
     if twice:
         raise ValueError(f"the virtual host {twice} stands twice; write its queues in one place")
     labels: dict[str, int] = {}

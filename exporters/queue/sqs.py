@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, model_validator
 from exporters.collector import CollectFunction, PartialReadError
 from exporters.labels import clean
 from exporters.queue.state import QueueState, queue_metrics
-from exporters.runtime.config import ConfigError, Section
+from exporters.runtime.config import ConfigError, HttpUrl, Section, repeated
 
 SYSTEM = "sqs"
 COUNTS = {
@@ -41,27 +41,11 @@ class ReadError(Exception):
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,80}(\.fifo)?$")]
 
 
-def _http_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        usable = (
-            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
-        )
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError("not an address; write https://HOST/PATH, without credentials")
-    return text
-
-
-Url = Annotated[str, AfterValidator(_http_url)]
-
-
 class Queue(Section):
     """One queue. `url`: where it is in another account; else it is looked up by its name."""
 
     name: Name
-    url: Url | None = None
+    url: HttpUrl | None = None
 
 
 class Account(Section):
@@ -69,7 +53,7 @@ class Account(Section):
 
     region: Annotated[str, Field(pattern="^[a-z0-9-]{1,40}$")]
     profile: Annotated[str, Field(min_length=1)] | None = None
-    endpoint_url: Url | None = None
+    endpoint_url: HttpUrl | None = None
     at_most_every_seconds: Annotated[float, Field(ge=1, le=60)] = 30.0
     oldest_age: bool = False  # CloudWatch, paid for by the metric
     oldest_age_every_seconds: Annotated[float, Field(ge=60, le=900)] = 300.0
@@ -79,7 +63,7 @@ class Account(Section):
     @model_validator(mode="after")
     def _each_once(self) -> Self:
         names = [queue.name for queue in self.queues]
-        twice = next((name for name in names if names.count(name) > 1), None)
+        twice = repeated(names)
         if twice:
             raise ValueError(f"the queue '{twice}' stands twice; remove one")
         return self
@@ -93,7 +77,7 @@ class Account(Section):
 
 def _distinct(accounts: list[Account]) -> list[Account]:
     addresses = [account.address for account in accounts]
-    twice = next((address for address in addresses if addresses.count(address) > 1), None)
+    twice = repeated(addresses)
     if twice:
         raise ValueError(f"{twice} stands twice; write its queues in one place")
     where: dict[str, str] = {}

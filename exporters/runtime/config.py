@@ -2,9 +2,10 @@
 
 import difflib
 import types
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -29,6 +30,19 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+T = TypeVar("T", bound=Hashable)
+
+
+def repeated(values: Iterable[T]) -> T | None:
+    """The first value that stands there for the second time; None where each stands once."""
+    seen: set[T] = set()
+    for value in values:
+        if value in seen:
+            return value
+        seen.add(value)
+    return None
+
+
 def split_address(text: str) -> tuple[str, int]:
     """(host, port) of HOST:PORT, brackets taken off; an empty host means every interface. Raises ValueError."""
     host, colon, port = text.rpartition(":")
@@ -45,6 +59,23 @@ def _listen_address(text: str) -> str:
 
 
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
+
+
+def _http_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        bare = not (parts.username or parts.password or parts.query or parts.fragment)
+    except ValueError:
+        usable, bare = False, True
+    if not bare:  # it may hold a secret: it is not repeated
+        raise ValueError("holds more than scheme, host, port and path; keys and passwords go into files")
+    if not usable:
+        raise ValueError(f"'{text[:100]}' is no address; write http://HOST:PORT or https://HOST")
+    return text.rstrip("/")
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]  # an address without a secret in it
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

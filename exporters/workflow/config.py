@@ -7,27 +7,10 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from exporters.postgresql import Server as PostgresqlServer
-from exporters.runtime.config import Section
+from exporters.runtime.config import HttpUrl, Section, repeated
 
 Text = Annotated[str, Field(min_length=1, max_length=200)]
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]*$", max_length=60)]
-
-
-def _http_url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        bare = not (parts.username or parts.password or parts.query or parts.fragment)
-    except ValueError:
-        usable, bare = False, True
-    if not bare:  # it may hold a secret: it is not repeated
-        raise ValueError("holds more than scheme, host, port and path; keys and passwords go into files")
-    if not usable:
-        raise ValueError(f"'{text[:100]}' is no address; write http://HOST:PORT or https://HOST")
-    return text.rstrip("/")
-
-
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
 
 
 class Expected(Section):
@@ -77,7 +60,7 @@ class N8n(Section):
 def _distinct(found: list[N8n]) -> list[N8n]:
     for key in ("name", "address"):
         values = [getattr(one, key) for one in found]
-        twice = next((value for value in values if values.count(value) > 1), None)
+        twice = repeated(values)
         if twice is not None:
             what = f"give each n8n a name of its own: '{twice}' stands twice" if key == "name" else f"{twice} twice"
             raise ValueError(f"found {what}" if key == "address" else what)

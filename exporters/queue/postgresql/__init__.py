@@ -21,6 +21,7 @@ from exporters.postgresql import Client, needs_psycopg, said
 from exporters.postgresql import Server as Address
 from exporters.queue.postgresql.shapes import COUNTERS, MOST_ROWS, Plan, Queue, plan
 from exporters.queue.state import SECONDS_BOUNDS, QueueState, queue_metrics
+from exporters.runtime.config import repeated
 
 if TYPE_CHECKING:
     import psycopg
@@ -48,7 +49,7 @@ def _distinct(servers: list[Server]) -> list[Server]:
                 raise ValueError(f"the queue '{queue.name}' stands twice ({where[queue.name]}, {here}); rename one")
             where[queue.name] = here
     addresses = [server.address for server in servers]
-    twice = next((address for address in addresses if addresses.count(address) > 1), None)
+    twice = repeated(addresses)
     if twice:
         raise ValueError(f"the database {twice} stands twice; write its queues in one place")
     return servers

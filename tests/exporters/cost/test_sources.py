@@ -262,7 +262,7 @@ def test_a_month_is_asked_for_to_the_end_of_today() -> None:
     [
         ({"ledger": {"url": "http://h"}}, "ledger.token_file: is missing; add it"),
         ({"ledger": {"url": "http://me:secret@h", "token_file": "t"}},
-         "ledger.url: holds more than scheme, host, port and path; tokens go into files"),
+         "ledger.url: holds more than scheme, host, port and path; keys and passwords go into files"),
         ({"time_zone": "Seoul"}, "time_zone: found 'Seoul'; write an IANA time zone, for example Asia/Seoul"),
         ({"instances": [instance(per_hour="12")]},
          "instances.0.per_hour: found '12'; write an amount with its currency, for example '12 KRW'"),

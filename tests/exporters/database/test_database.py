@@ -43,7 +43,7 @@ Configure = Callable[[Mapping[str, Any]], Mapping[str, CollectFunction]]
         ),
         pytest.param(
             {"redis": [{"url": "redis://h", "name": "a"}, {"url": "redis://i", "name": "a"}]},
-            "redis: 'a' stands twice; each server is watched once, under a name of its own",
+            "redis: 'a' stands twice; each database is watched once, under a name of its own",
             id="a name twice",
         ),
         pytest.param(

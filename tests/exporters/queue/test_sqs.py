@@ -37,7 +37,7 @@ MISTAKES = [
     pytest.param([{"region": REGION, "queues": [{"name": "a"}] * 2}], "the queue 'a' stands twice", id="a queue twice"),
     pytest.param(
         [{"region": REGION, "endpoint_url": "https://key:secret@h", "queues": [{"name": "a"}]}],
-        "not an address; write https://HOST/PATH, without credentials",
+        "holds more than scheme, host, port and path",
         id="credentials in an address",
     ),
     pytest.param(
