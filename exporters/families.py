@@ -13,13 +13,12 @@ from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
-    SummaryMetricFamily,
 )
 from prometheus_client.metrics_core import Metric
 from prometheus_client.samples import Sample
 
 M = TypeVar("M", bound=Metric)
-Kind = Literal["gauge", "counter", "histogram", "summary"]
+Kind = Literal["gauge", "counter", "histogram"]
 
 # The end of a name tells the unit; what none of these ends is a plain number.
 UNITS = {
@@ -49,7 +48,7 @@ class Family:
 
     @property
     def series(self) -> str:
-        """The name as it stands in a query; a histogram's and a summary's without its endings."""
+        """The name as it stands in a query; a histogram's without its endings."""
         return self.name
 
     @property
@@ -116,17 +115,6 @@ class Histogram(Family):
 
     def metric(self) -> HistogramMetricFamily:
         """`add_metric(labels, Observations.buckets(), sum_value)`."""
-        return _another(self._empty)
-
-
-class Summary(Family):
-    kind: ClassVar[Kind] = "summary"
-
-    @cached_property
-    def _empty(self) -> SummaryMetricFamily:
-        return SummaryMetricFamily(self.name, self.meaning, labels=self.labels)
-
-    def metric(self) -> SummaryMetricFamily:
         return _another(self._empty)
 
 

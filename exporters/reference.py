@@ -11,7 +11,7 @@ OPENING = """\
 
 Made by `python -m exporters.reference > docs/metrics.md` from what the exporters declare; nothing else is on their
 pages, so this file is not to be edited. Names are as in a query. A histogram has `_bucket`, `_sum` and `_count` behind
-its name, a summary `_sum` and `_count`. What could not be read is absent; it is never 0.
+its name. What could not be read is absent; it is never 0.
 """
 
 
