@@ -10,7 +10,7 @@ import pytest
 
 from demo import settings
 from demo.recording import Recording, Series
-from tests.live_demo import LiveDemo
+from tests.live_demo import LiveDemo, is_here
 
 pytestmark = [pytest.mark.real, pytest.mark.demo, pytest.mark.timeout(500)]
 
@@ -46,13 +46,12 @@ def test_every_component_is_seen_all_the_time(recording: Recording, seen: Callab
 
 def test_every_dashboard_has_answers(live_demo: LiveDemo, seen: Callable[[int, str], None]) -> None:
     """Which query may be silent, and why, is for tests/grafana/test_live.py to say; a demo has no card and no n8n."""
-    answered = [query for query, answer in live_demo.answers.items() if answer.series]
-    assert {query.dashboard for query in answered} >= {query.dashboard for query in live_demo.answers} - {
-        "tidewise-gpu"
-    }
-    assert len(answered) > 0.6 * len(live_demo.answers)
+    asked = list(filter(is_here, live_demo.answers))
+    answered = [query for query in asked if live_demo.answers[query].series]
+    assert {query.dashboard for query in answered} == {query.dashboard for query in live_demo.answers}
+    assert len(answered) > 0.8 * len(asked)
     dashboards = len({query.dashboard for query in answered})
-    seen(1, f"{len(answered)} of {len(live_demo.answers)} queries of {dashboards} dashboards had series")
+    seen(1, f"{len(answered)} of {len(asked)} queries of {dashboards} dashboards had series")
 
 
 def test_what_happens_is_seen_within_a_few_scrapes(recording: Recording, seen: Callable[[int, str], None]) -> None:

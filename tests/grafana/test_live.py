@@ -4,7 +4,7 @@ import re
 
 from grafana import registry
 from grafana.queries import Query, queries
-from tests.live_demo import LiveDemo
+from tests.live_demo import NOT_HERE, LiveDemo, is_here
 
 # What a short demo may be without: (dashboard, panel, letter of the query or * for all) and why.
 MAY_BE_MISSING = {
@@ -24,27 +24,13 @@ MAY_BE_MISSING = {
     ("patterns", "*", "*"): "a profile takes whole hours; demand alone has some from before",
 }
 BUT = {("patterns", "Demand")}
-# Names in a query of what the demo has none of, and why. All of them have series where dashboards are tried on the
-# exporters' demonstrations (test_dashboards.py).
-NOT_HERE = {
-    "gpu[_:]": "it has no graphics card",
-    "workflow[_:]": "it has no n8n",
-    "request_|service:(latency|errors|objective)": "its services have no access log",
-    "service_probe_certificate": "they speak plain HTTP",
-    "queue:(consumers|wait_seconds|process_seconds:p)": "a plain list knows no consumers and keeps no times",
-    "database:(oldest_transaction|replication_lag|memory_used)": "it has a Redis alone, without a limit, and a file",
-    "database_(locks|deadlocks|transactions|blocks|temp|statement|tuples)": "it has no PostgreSQL",
-    "database_unreachable": "they were all reached",
-    "host_cgroup_(cpu_limit|cpu_.*periods|tasks)": "this machine's cgroup has no limit",
-    "cost_(asked|asking|instance|usage)": "it asks no cloud, rents no instance, has a ledger",
-}
 
 
 def may_be_missing(query: Query) -> bool:
     name = query.dashboard.removeprefix("tidewise-")
     if (name, query.panel) in BUT:
         return False
-    if any(re.search(pattern, query.expr) for pattern in NOT_HERE):
+    if not is_here(query):
         return True
     return any(
         (name, panel, letter) in MAY_BE_MISSING for panel in (query.panel, "*") for letter in (query.letter, "*")
@@ -71,7 +57,7 @@ def test_what_may_be_missing_is_little_and_there_to_be_missed() -> None:
         assert any(dashboard == name and panel in (title, "*") and letter in (at, "*") for name, title, at in known), (
             f"{dashboard} / {panel} / {letter}: no such query; take it out"
         )
-    here = [query for query in every if not any(re.search(pattern, query.expr) for pattern in NOT_HERE)]
+    here = list(filter(is_here, every))
     assert sum(may_be_missing(query) for query in here) < 0.15 * len(here)
     for pattern in NOT_HERE:
         assert any(re.search(pattern, query.expr) for query in every), f"{pattern}: no such query; take it out"
