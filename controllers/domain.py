@@ -84,6 +84,19 @@ class Horizon:
 
 
 @dataclass(frozen=True, slots=True)
+class DecisionWindow:
+    """What a forecast says about the window that one decision has to cover: [made_at + begin, made_at + end).
+
+    `begin_seconds`: the lead time L; `end_seconds`: L + Δ, until the next decision's replicas are ready.
+    `peak`: {q: largest one-minute demand per second in it}.
+    """
+
+    begin_seconds: float
+    end_seconds: float
+    peak: dict[float, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Forecast:
     """The hour ahead of one workload as the forecaster published it.
 
@@ -96,6 +109,7 @@ class Forecast:
     model: str
     gate_open: bool
     horizons: tuple[Horizon, ...]  # ascending
+    window: DecisionWindow | None = None  # None: the lead time is not known
 
 
 @dataclass(frozen=True, slots=True)

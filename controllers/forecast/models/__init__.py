@@ -23,6 +23,8 @@ class Model:
     fit: Fit
     paths: Paths
     needs_seconds: float  # of history, before it says anything
+    heavy: bool = False  # costs seconds of CPU a fit: fitted in the daily slice that the configuration bounds
+    members: tuple[str, ...] = ()  # of an ensemble, whose `paths` come from theirs; see models/ensemble.py
 
 
 MODELS: dict[str, Model] = {
