@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from controllers.forecast.almanac import Calendar
 from controllers.forecast.history import Floats, History, Refusal
 from controllers.forecast.predict import outlook
 from controllers.forecast.selection import select
@@ -108,9 +109,9 @@ def score(name: str, history: History) -> Score:
         try:
             known = known.until(known.end)
             if fitted is None or count - fitted_at >= REFIT_DAYS * day:
-                fitted, fitted_at = select(known, "UTC", (HOUR,)), count
+                fitted, fitted_at = select(known, Calendar(), (HOUR,)), count
             at = history.first(count).end
-            made = outlook(known, fitted, at, quantiles=(0.9,), valid_seconds=HOUR, gate_was_open=was_open)
+            made = outlook(known, Calendar(), fitted, at, quantiles=(0.9,), valid_seconds=HOUR, gate_was_open=was_open)
             was_open, ahead = made.forecast.gate_open, made.forecast.horizons[0]
             ours = np.array([ahead.value, np.mean([rate for _, rate, _ in made.path[:hour]])])
             if np.isfinite(came).all():

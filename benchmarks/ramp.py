@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from controllers.domain import Mode
+from controllers.forecast.almanac import Calendar
 from controllers.forecast.history import History, regular
 from controllers.forecast.predict import forecast
 from controllers.forecast.selection import select
@@ -72,9 +73,9 @@ def one(demand: trace.Demand, chosen: Settings, seed: int, service: float) -> Ou
     start, end = LIVE_START, LIVE_START + chosen.live_seconds
     arrivals = demand.arrivals(start - 86_400.0, end, seed)
     whole = minutes_of(demand, arrivals, start, seed)
-    fitted = select(whole.until(start), "UTC", HORIZONS)
+    fitted = select(whole.until(start), Calendar(), HORIZONS)
     forecasts = [
-        forecast(whole.until(at - RULE_DELAY_SECONDS), fitted, at, quantiles=QUANTILES, valid_seconds=900)
+        forecast(whole.until(at - RULE_DELAY_SECONDS), Calendar(), fitted, at, quantiles=QUANTILES, valid_seconds=900)
         for at in np.arange(start, end, 15.0).tolist()
     ]
     live = arrivals[arrivals >= start].tolist()

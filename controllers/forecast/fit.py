@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
+from controllers.forecast.almanac import Calendar
 from controllers.forecast.history import History
 from controllers.forecast.selection import Fitted, select
 
@@ -22,11 +23,27 @@ ROUND_WORKLOADS = 50  # at once: their histories are copied to the process
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One workload to be fitted; its history ends now and has at least one known sample."""
+    """One workload to be fitted; its history ends now and has at least one known sample. The rest: see `select`."""
 
     history: History
-    time_zone: str
+    calendar: Calendar
     horizons_seconds: tuple[int, ...]
+    hours: History | None = None
+    window: tuple[float, float] | None = None
+    heavy: bool = True
+    before: Fitted | None = None
+
+
+def fit(job: Job) -> Fitted:
+    return select(
+        job.history,
+        job.calendar,
+        job.horizons_seconds,
+        hours=job.hours,
+        window=job.window,
+        heavy=job.heavy,
+        before=job.before,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +57,7 @@ class Failure:
 class Fitter:
     """At most one round at a time; `close` ends it at once."""
 
-    def __init__(self, fit: Callable[[History, str, tuple[int, ...]], Fitted] = select) -> None:
+    def __init__(self, fit: Callable[[Job], Fitted] = fit) -> None:
         self._fit = fit
         self._process: BaseProcess | None = None
         self._answers: Connection | None = None
@@ -113,13 +130,13 @@ class Fitter:
         return lost
 
 
-def work(answers: Connection, jobs: Mapping[str, Job], fit: Callable[[History, str, tuple[int, ...]], Fitted]) -> None:
+def work(answers: Connection, jobs: Mapping[str, Job], fit: Callable[[Job], Fitted]) -> None:
     """Runs in the spawned process: one answer a workload, then it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends this one
     os.nice(NICENESS)
     for workload, job in jobs.items():
         try:
-            result: Fitted | Failure = fit(job.history, job.time_zone, job.horizons_seconds)
+            result: Fitted | Failure = fit(job)
         except Exception as error:  # the last resort: one workload's fit may not cost the others theirs
             result = Failure(type(error).__name__, str(error))
         try:

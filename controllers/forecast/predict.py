@@ -10,6 +10,7 @@ from enum import StrEnum
 import numpy as np
 
 from controllers.domain import Forecast, Horizon
+from controllers.forecast.almanac import Calendar
 from controllers.forecast.backtest import outcome, ratio, shortfall
 from controllers.forecast.calibration import Spread
 from controllers.forecast.history import Bools, Floats, History, Ints, Refusal, Why
@@ -66,14 +67,21 @@ class Outlook:
 
 
 def forecast(
-    history: History, fitted: Fitted, now: float, *, quantiles: Sequence[float], valid_seconds: float
+    history: History,
+    calendar: Calendar,
+    fitted: Fitted,
+    now: float,
+    *,
+    quantiles: Sequence[float],
+    valid_seconds: float,
 ) -> Forecast:
     """What `outlook` says, without how it came about."""
-    return outlook(history, fitted, now, quantiles=quantiles, valid_seconds=valid_seconds).forecast
+    return outlook(history, calendar, fitted, now, quantiles=quantiles, valid_seconds=valid_seconds).forecast
 
 
 def outlook(
     history: History,
+    calendar: Calendar,
     fitted: Fitted,
     now: float,
     *,

@@ -15,6 +15,7 @@ import structlog
 
 from controllers import loop
 from controllers.config import Config, load
+from controllers.forecast.almanac import Calendar
 from controllers.forecast.fit import Failure, Fitter, Job
 from controllers.forecast.history import History, Refusal
 from controllers.forecast.observe import Observer
@@ -135,7 +136,7 @@ class Forecaster:
                 history = histories[name].until(now)
             except Refusal:  # the forecast says so
                 continue
-            due[name] = Job(history, time_zone(self._config, name), tuple(self._config.forecast.horizons_seconds))
+            due[name] = Job(history, calendar_of(self._config, name), tuple(self._config.forecast.horizons_seconds))
         return due
 
     def _take(self, results: Mapping[str, Fitted | Failure], now: float) -> None:
@@ -166,7 +167,7 @@ class Forecaster:
             history.until(now)  # says what is wrong with the history even before anything is fitted
             if fitted is None:
                 return before
-            made = forecast_of(self._config, history, fitted, now, before.outlook)
+            made = forecast_of(self._config, name, history, fitted, now, before.outlook)
         except Refusal as refusal:
             if before.refused != refusal.why:
                 self._log.warning("forecast_refused", workload=name, reason=refusal.why.value, error=str(refusal))
@@ -176,10 +177,13 @@ class Forecaster:
         return Published(fitted, made)
 
 
-def forecast_of(config: Config, history: History, fitted: Fitted, now: float, before: Outlook | None) -> Outlook:
+def forecast_of(
+    config: Config, workload: str, history: History, fitted: Fitted, now: float, before: Outlook | None
+) -> Outlook:
     """Raises Refusal."""
     return outlook(
         history,
+        calendar_of(config, workload),
         fitted,
         now,
         quantiles=config.forecast.quantiles,
@@ -188,10 +192,10 @@ def forecast_of(config: Config, history: History, fitted: Fitted, now: float, be
     )
 
 
-def time_zone(config: Config, workload: str) -> str:
-    """Of the workload's daily pattern: its own, else the budget's, else UTC."""
+def calendar_of(config: Config, workload: str) -> Calendar:
+    """In the workload's own time zone, else the budget's, else UTC."""
     found = next(w for w in config.workloads if w.identity == workload)
-    return found.time_zone or (config.budget.time_zone if config.budget else "UTC")
+    return Calendar(found.time_zone or (config.budget.time_zone if config.budget else "UTC"))
 
 
 def as_json(workload: str, made: Outlook, fitted: Fitted | None) -> dict[str, Any]:
@@ -241,8 +245,8 @@ def once(config: Config, source: Source, form: str) -> int:
         name = workload.identity
         try:
             history = observer.history(name).until(now)
-            fitted = select(history, time_zone(config, name), config.forecast.horizons_seconds)
-            answers.append(as_json(name, forecast_of(config, history, fitted, now, None), fitted))
+            fitted = select(history, calendar_of(config, name), config.forecast.horizons_seconds)
+            answers.append(as_json(name, forecast_of(config, name, history, fitted, now, None), fitted))
         except Refusal as refusal:
             missing += 1
             print(f"{name}: no forecast ({refusal.why.value}): {refusal}", file=sys.stderr)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from controllers.forecast.almanac import Calendar
 from controllers.forecast.backtest import outcome, recent_bias, shortfall, trial, wape, windows
 from controllers.forecast.calibration import UNKNOWN, Spread, spread
 from controllers.forecast.features import OFFSET_RATIO, ceiling
@@ -61,11 +62,24 @@ class Fitted:
         return min((self.wape[name] for name in NAIVES if name in self.wape), default=None)
 
 
-def select(history: History, time_zone: str, horizons: Sequence[int], models: Mapping[str, Model] = MODELS) -> Fitted:
+def select(
+    history: History,
+    calendar: Calendar,
+    horizons: Sequence[int],
+    models: Mapping[str, Model] = MODELS,
+    *,
+    hours: History | None = None,
+    window: tuple[float, float] | None = None,
+    heavy: bool = True,
+    before: Fitted | None = None,
+) -> Fitted:
     """Tries every model on the history's last days and fits the best one to all of it.
 
-    `history` has at least one known bin (`History.until` sees to that).
+    `history` has at least one known bin (`History.until` sees to that). `hours`: hourly means of up to a year, ending
+    no later. `window`: begin and end (seconds ahead) of what a decision covers. `heavy`: whether heavy models may be
+    fitted now; if not, those of `before` (the last fit) are used on.
     """
+    time_zone = calendar.time_zone
     highest = ceiling(history.values)
     history = bounded(history, highest)
     step = history.step_seconds

@@ -8,25 +8,26 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from controllers.forecast.fit import NICENESS, Failure, Fitter, Job
+from controllers.forecast.almanac import Calendar
+from controllers.forecast.fit import NICENESS, Failure, Fitter, Job, fit
 from controllers.forecast.history import History
-from controllers.forecast.selection import Fitted, select
+from controllers.forecast.selection import Fitted
 
 
-def slowly(history: History, time_zone: str, horizons: tuple[int, ...]) -> Fitted:
+def slowly(job: Job) -> Fitted:
     time.sleep(60)
-    return select(history, time_zone, horizons)
+    return fit(job)
 
 
-def picky(history: History, time_zone: str, horizons: tuple[int, ...]) -> Fitted:
-    if time_zone == "Mars/Olympus":
+def picky(job: Job) -> Fitted:
+    if job.calendar.time_zone == "Mars/Olympus":
         raise LookupError("no such zone")
-    return select(history, time_zone, horizons)
+    return fit(job)
 
 
 @pytest.fixture
 def job(fortnight: History) -> Job:
-    return Job(fortnight.first(300), "UTC", (120, 300))
+    return Job(fortnight.first(300), Calendar(), (120, 300))
 
 
 def test_a_fit_comes_back_from_another_process(job: Job) -> None:
@@ -66,7 +67,7 @@ def test_a_process_killed_in_the_middle_costs_one_round(job: Job) -> None:
 
 def test_a_workload_whose_fit_fails_does_not_cost_the_others(job: Job) -> None:
     fitter = Fitter(picky)
-    fitter.begin({"default/bad": replace(job, time_zone="Mars/Olympus"), "default/good": job})
+    fitter.begin({"default/bad": replace(job, calendar=Calendar("Mars/Olympus")), "default/good": job})
     done = fitter.collect(30.0)
     assert done["default/bad"] == Failure("LookupError", "no such zone")
     assert isinstance(done["default/good"], Fitted)

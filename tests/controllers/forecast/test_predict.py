@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.domain import Forecast
+from controllers.forecast.almanac import Calendar
 from controllers.forecast.history import Floats, History, Refusal, Why
 from controllers.forecast.models import MODELS, Model, last_value
 from controllers.forecast.predict import Gate, forecast, outlook
@@ -23,13 +24,13 @@ DAY = 1440
 def at(history: History, fitted: Fitted, count: int, seconds: float = 20.0) -> Forecast:
     """The forecast made `seconds` after the bin number `count` had ended."""
     known = history.first(count)
-    return forecast(known, fitted, known.end + seconds, quantiles=QUANTILES, valid_seconds=900.0)
+    return forecast(known, Calendar(), fitted, known.end + seconds, quantiles=QUANTILES, valid_seconds=900.0)
 
 
 @pytest.fixture(scope="module")
 def fitted(fortnight: History) -> Fitted:
     """Learned from 14 of the 15 days."""
-    return select(fortnight.first(14 * DAY), "UTC", HORIZONS)
+    return select(fortnight.first(14 * DAY), Calendar(), HORIZONS)
 
 
 def test_the_model_is_chosen_by_backtest(fitted: Fitted) -> None:
@@ -44,7 +45,7 @@ def test_a_toy_model_is_one_line_and_is_chosen_when_it_is_best(fortnight: Histor
         return rates
 
     toy = Model(last_value.fit, told, 0.0)
-    found = select(fortnight.first(4 * DAY), "UTC", (300,), {**MODELS, "oracle": toy})
+    found = select(fortnight.first(4 * DAY), Calendar(), (300,), {**MODELS, "oracle": toy})
     assert found.model == "oracle"
 
 
@@ -63,6 +64,7 @@ def test_the_daily_jump_is_foreseen_to_the_minute(
 ) -> None:
     made = outlook(
         fortnight.first(14 * DAY + 800 - minutes_before),
+        Calendar(),
         fitted,
         fortnight.first(14 * DAY + 800 - minutes_before).end + 5,
         quantiles=QUANTILES,
@@ -131,7 +133,7 @@ def test_the_gate_closes_within_half_an_hour_of_a_change(
     was: bool | None = None
     for minutes in range(-60, 31, 5):
         known = changed.first(change + minutes)
-        made = outlook(known, fitted, known.end, quantiles=QUANTILES, valid_seconds=900, gate_was_open=was)
+        made = outlook(known, Calendar(), fitted, known.end, quantiles=QUANTILES, valid_seconds=900, gate_was_open=was)
         gates[minutes], was = made.gate, made.forecast.gate_open
     assert all(gate is Gate.OPEN for minutes, gate in gates.items() if minutes <= 0)
     assert gates[30] is Gate.DEGRADED
@@ -142,8 +144,10 @@ def test_the_gate_opens_again_once_a_change_has_been_learned(make: SimpleNamespa
     rates = make.daily(np.arange(16.0 * DAY))
     rates[8 * DAY :] = 3 * rates[8 * DAY :]
     history = make.grid(make.poisson(rates))
-    fitted = select(history, "UTC", HORIZONS)
-    made = outlook(history, fitted, history.end, quantiles=QUANTILES, valid_seconds=900, gate_was_open=False)
+    fitted = select(history, Calendar(), HORIZONS)
+    made = outlook(
+        history, Calendar(), fitted, history.end, quantiles=QUANTILES, valid_seconds=900, gate_was_open=False
+    )
     assert made.gate is Gate.OPEN
 
 
@@ -158,10 +162,10 @@ STAGES = {
 @pytest.mark.parametrize(("days", "stage", "model"), STAGES.values(), ids=STAGES)
 def test_cold_start(days: float, stage: Stage, model: str | None, fortnight: History) -> None:
     young = fortnight.first(round(days * DAY))
-    found = select(young, "UTC", HORIZONS)
+    found = select(young, Calendar(), HORIZONS)
     assert found.stage is stage
     assert model in (found.model, None)
-    made = outlook(young, found, young.end, quantiles=QUANTILES, valid_seconds=900)
+    made = outlook(young, Calendar(), found, young.end, quantiles=QUANTILES, valid_seconds=900)
     assert made.forecast.gate_open is (stage is Stage.FULL)
     value = made.forecast.horizons[0].value
     assert value == pytest.approx(young.values[-1], rel=0.5)
@@ -192,7 +196,7 @@ BAD: dict[str, Callable[[Floats], Floats]] = {
 def test_any_history_gives_bounded_numbers(bad: Callable[[Floats], Floats], days: float, fortnight: History) -> None:
     plain = fortnight.first(round(days * DAY))
     history = replace(plain, values=bad(plain.values))
-    made = at(history, select(history, "UTC", HORIZONS), len(history.values), 0.0)
+    made = at(history, select(history, Calendar(), HORIZONS), len(history.values), 0.0)
     honest = history.values[history.values < 1e6 * plain.values.max()]  # NaN and the spikes left out
     limit = 15 * float(honest.max())
     for horizon in made.horizons:
@@ -210,7 +214,7 @@ def test_nothing_known_and_nothing_new_are_refused(fortnight: History, fitted: F
         (fortnight, fortnight.start - 9000, Why.FROM_THE_FUTURE),
     ):
         with pytest.raises(Refusal) as refused:
-            forecast(history, fitted, now, quantiles=QUANTILES, valid_seconds=900)
+            forecast(history, Calendar(), fitted, now, quantiles=QUANTILES, valid_seconds=900)
         assert refused.value.why is why
 
 
@@ -220,7 +224,7 @@ def test_censored_demand_is_a_lower_bound(fortnight: History) -> None:
     history, blind = (replace(fortnight, values=capped, censored=marks) for marks in (cut, np.zeros_like(cut)))
     count = 14 * DAY + 780  # demand is 15 a second, 12 of them seen
     told, untold = (
-        at(h, select(h.first(14 * DAY), "UTC", HORIZONS), count).horizons[1].value for h in (history, blind)
+        at(h, select(h.first(14 * DAY), Calendar(), HORIZONS), count).horizons[1].value for h in (history, blind)
     )
     assert told > untold
     assert untold == pytest.approx(12.0, rel=0.05)
@@ -236,13 +240,13 @@ def test_any_numbers_at_all_give_an_ordered_bounded_forecast_or_a_refusal(
 ) -> None:
     values = np.array([np.nan if value is None else value for value in found])
     history = History(1_700_000_000.0, 60.0, values, np.zeros(len(values), dtype=np.bool_))
-    fitted = select(history.until(history.end), "Asia/Seoul", (120, 900))
+    fitted = select(history.until(history.end), Calendar("Asia/Seoul"), (120, 900))
     newest = history.until(history.end).end
     if history.end + seconds - newest > 600:
         with pytest.raises(Refusal):
-            forecast(history, fitted, history.end + seconds, quantiles=QUANTILES, valid_seconds=60)
+            forecast(history, Calendar(), fitted, history.end + seconds, quantiles=QUANTILES, valid_seconds=60)
         return
-    made = forecast(history, fitted, history.end + seconds, quantiles=QUANTILES, valid_seconds=60)
+    made = forecast(history, Calendar(), fitted, history.end + seconds, quantiles=QUANTILES, valid_seconds=60)
     for horizon in made.horizons:
         band = [horizon.quantiles[q] for q in QUANTILES]
         assert band == sorted(band)
@@ -256,5 +260,5 @@ def test_any_resolution_will_do(step_seconds: float, make: SimpleNamespace) -> N
     days = 12 if step_seconds > 60 else 4
     minutes = make.poisson(make.daily(np.arange(days * DAY + 0.0)))
     history = make.grid(minutes.reshape(-1, round(step_seconds / 60)).mean(axis=1), step_seconds)
-    made = at(history, select(history, "UTC", HORIZONS), len(history.values), 0.0)
+    made = at(history, select(history, Calendar(), HORIZONS), len(history.values), 0.0)
     assert made.horizons[-1].value == pytest.approx(make.daily(np.array([60.0]))[0], rel=0.25)
