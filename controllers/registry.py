@@ -2,7 +2,7 @@
 
 CONTROLLERS: dict[str, str] = {
     "budget": "controllers.budget.run",
-    "forecast": "controllers.forecast.run",
+    "forecast": "controllers.forecast.command",
     "recovery": "controllers.recovery.run",
     "scale": "controllers.scale.run",
 }

@@ -1,20 +1,11 @@
 """`tidewise forecast`: reads a month of demand, learns from it hourly, publishes the next hour every half minute."""
 
-import argparse
 import html
-import json
-import math
-import sys
-import time
 from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import structlog
 
-from controllers import loop
-from controllers.config import Config, load
+from controllers.config import Config
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.fit import Failure, Fitter, Job
 from controllers.forecast.history import History, Refusal
@@ -22,6 +13,7 @@ from controllers.forecast.observe import Observer
 from controllers.forecast.predict import Outlook, outlook
 from controllers.forecast.publish import ForecastCollector, Published
 from controllers.forecast.selection import Fitted
+from controllers.forecast.show import as_json
 from controllers.loop import Controller, StepError, Tick
 from controllers.sources.prometheus import Source, SourceError
 from exporters.runtime.endpoint import Request, Response, json_response
@@ -30,24 +22,6 @@ FIRST_FIT_SECONDS = 15.0  # a step may wait this long for a workload's first fit
 HISTORY_PATIENCE_SECONDS = 120.0  # then models are fitted to what has been read of the past
 RETRY_SECONDS = 60.0  # after a failed fit, and the least between two fits of a young history
 GROWTH = 0.1  # a history grown by this share is worth another fit
-
-
-def main(argv: list[str]) -> int:
-    """Exit status 0; with --once 1 when a workload has no forecast. Raises ConfigError, EndpointError."""
-    parser = argparse.ArgumentParser(
-        prog="tidewise forecast",
-        description="Learns a month of demand and publishes the next hour with quantiles.",
-        epilog="The full path of a workload: GET /forecast?workload=NAME",
-    )
-    parser.add_argument("--config", type=Path, default=Path("tidewise.yaml"), metavar="FILE")
-    parser.add_argument("--once", action="store_true", help="make one forecast of every workload, print it and end")
-    parser.add_argument("--format", choices=("table", "json"), default="table", help="of --once")
-    options = parser.parse_args(argv)
-    config = load(options.config)
-    source = Source(config.prometheus)
-    if options.once:
-        return once(config, source, options.format)
-    return loop.run(build(config, source))
 
 
 def build(config: Config, source: Source) -> Controller:
@@ -196,91 +170,3 @@ def calendar_of(config: Config, workload: str) -> Calendar:
     """In the workload's own time zone, else the budget's, else UTC."""
     found = next(w for w in config.workloads if w.identity == workload)
     return Calendar(found.time_zone or (config.budget.time_zone if config.budget else "UTC"))
-
-
-def as_json(workload: str, made: Outlook, fitted: Fitted | None) -> dict[str, Any]:
-    """Everything about one forecast, for people and programs; times in Unix seconds, demand per second."""
-    return {
-        "workload": workload,
-        "made_at": made.forecast.made_at,
-        "valid_until": made.forecast.valid_until,
-        "model": made.forecast.model,
-        "stage": fitted.stage.value if fitted else None,
-        "trained_at": fitted.trained_at if fitted else None,
-        "history_seconds": fitted.history_seconds if fitted else None,
-        "seasonal_naive_days": fitted.naive.days if fitted and fitted.naive else None,
-        "backtest_wape": {model: _finite(error) for model, error in fitted.wape.items()} if fitted else {},
-        "gate": {"open": made.forecast.gate_open, "reason": made.gate.value},
-        "last_hour": {kind: _finite(error) for kind, error in asdict(made.live).items()} if made.live else None,
-        "data_age_seconds": made.data_age_seconds,
-        "widened": made.widened,
-        "horizons": [
-            {
-                "seconds": horizon.seconds,
-                "value": horizon.value,
-                "quantiles": _named(horizon.quantiles),
-                "peak": _named(horizon.peak),
-                "arrivals": _named(horizon.arrivals),
-            }
-            for horizon in made.forecast.horizons
-        ],
-        "path": [{"at": at, "value": value, "quantiles": _named(band)} for at, value, band in made.path],
-    }
-
-
-def once(config: Config, source: Source, form: str) -> int:
-    """One forecast of every workload on the terminal, fitted here and now. 1 when one of them has none."""
-    from controllers.forecast.selection import select
-
-    now = time.time()
-    until = time.monotonic() + 10 * config.prometheus.timeout_seconds
-    observer = Observer(source, config)
-    try:
-        observer.read(now, lambda: until - time.monotonic())
-    except SourceError as error:
-        print(f"{source.url}: {error}", file=sys.stderr)
-        return 1
-    missing, answers = 0, []
-    for workload in config.workloads:
-        name = workload.identity
-        try:
-            history = observer.history(name).until(now)
-            fitted = select(history, calendar_of(config, name), config.forecast.horizons_seconds)
-            answers.append(as_json(name, forecast_of(config, name, history, fitted, now, None), fitted))
-        except Refusal as refusal:
-            missing += 1
-            print(f"{name}: no forecast ({refusal.why.value}): {refusal}", file=sys.stderr)
-    if form == "json":
-        print(json.dumps(answers, indent=2))
-    else:
-        for answer in answers:
-            print(table(answer))
-    return 1 if missing else 0
-
-
-def table(answer: Mapping[str, Any]) -> str:
-    """One forecast as text."""
-    known = {model: error for model, error in answer["backtest_wape"].items() if error is not None}
-    errors = ", ".join(f"{model} {error:.1%}" for model, error in known.items()) or "none yet"
-    gate = "open" if answer["gate"]["open"] else f"closed ({answer['gate']['reason']})"
-    quantiles = list(answer["horizons"][0]["quantiles"])
-    days = answer["history_seconds"] / 86_400
-    lines = [
-        f"{answer['workload']}: {answer['model']}, gate {gate}, {days:.1f} days of history",
-        f"  backtest error: {errors}",
-        "  " + f"{'in':>7}{'per s':>10}" + "".join(f"{'q' + q:>10}" for q in quantiles) + "   peak until then",
-    ]
-    for horizon in answer["horizons"]:
-        band = "".join(f"{horizon['quantiles'][q]:>10.3g}" for q in quantiles)
-        peak = "  ".join(f"q{q} {horizon['peak'][q]:.3g}" for q in quantiles)
-        lines.append(f"  {horizon['seconds']:>6}s{horizon['value']:>10.3g}{band}   {peak}")
-    return "\n".join(lines)
-
-
-def _named(values: Mapping[float, float]) -> dict[str, float]:
-    return {f"{q:g}": value for q, value in values.items()}
-
-
-def _finite(error: float) -> float | None:
-    """JSON has no infinity: an error where there was no demand has no ratio."""
-    return error if math.isfinite(error) else None

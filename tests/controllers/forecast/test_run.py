@@ -13,7 +13,8 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from controllers.forecast import run
-from controllers.forecast.run import Forecaster, once
+from controllers.forecast.command import once
+from controllers.forecast.run import Forecaster
 from controllers.loop import StepError, Tick
 from controllers.sources.prometheus import Kind, SourceError
 from exporters.runtime.endpoint import Request
