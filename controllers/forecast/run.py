@@ -2,10 +2,12 @@
 
 import html
 from collections.abc import Mapping
+from dataclasses import replace
 
 import structlog
 
 from controllers.config import Config
+from controllers.forecast import lead_time
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.fit import Failure, Fitter, Job
 from controllers.forecast.history import History, Refusal
@@ -46,6 +48,7 @@ class Forecaster:
     def __init__(self, config: Config, source: Source, fitter: Fitter | None = None) -> None:
         self.collector = ForecastCollector()
         self._config = config
+        self._source = source
         self._observer = Observer(source, config)
         self._fitter = fitter or Fitter()
         self._fits: dict[str, Fitted] = {}
@@ -65,7 +68,7 @@ class Forecaster:
         self._started = self._started or tick.now
         enough = self._observer.complete or tick.now - self._started > HISTORY_PATIENCE_SECONDS
         if enough and not self._fitter.busy:
-            begun = self._fitter.begin(self._due(histories, tick.now))
+            begun = self._fitter.begin(self._due(histories, tick))
             self._next_fit.update(dict.fromkeys(begun, tick.now + RETRY_SECONDS))  # unless it succeeds
         waiting = self._fitter.busy and not self._fits
         patience = min(FIRST_FIT_SECONDS, tick.remaining() / 2) if waiting else 0.0
@@ -100,9 +103,10 @@ class Forecaster:
     def close(self) -> None:
         self._fitter.close()
 
-    def _due(self, histories: Mapping[str, History], now: float) -> dict[str, Job]:
+    def _due(self, histories: Mapping[str, History], tick: Tick) -> dict[str, Job]:
         """Whose time has come, the never fitted first."""
         due: dict[str, Job] = {}
+        now = tick.now
         for name in sorted(histories, key=lambda name: (name in self._fits, self._next_fit.get(name, 0.0))):
             if now < self._next_fit.get(name, 0.0):
                 continue
@@ -111,7 +115,16 @@ class Forecaster:
             except Refusal:  # the forecast says so
                 continue
             due[name] = Job(history, calendar_of(self._config, name), tuple(self._config.forecast.horizons_seconds))
-        return due
+        windows = self._windows(tick) if due else {}
+        return {name: replace(job, window=windows[name]) for name, job in due.items()}
+
+    def _windows(self, tick: Tick) -> dict[str, tuple[float, float]]:
+        """What a decision of each workload covers; by the configured lead times where Prometheus does not tell."""
+        try:
+            return lead_time.read_windows(self._source, self._config, tick.now, tick.remaining())
+        except SourceError as error:
+            self._log.warning("lead_times_unknown", kind=str(error.kind), error=error.message)
+            return lead_time.configured(self._config)
 
     def _take(self, results: Mapping[str, Fitted | Failure], now: float) -> None:
         for name, result in results.items():

@@ -46,12 +46,27 @@ class FakeSource:
     fail: Callable[[float, float], None] = lambda start, end: None  # may raise SourceError
     sampled_at: float = 0.0  # seconds after the full minute
     asked: list[tuple[float, float]] = field(default_factory=list)
+    lead_times: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # workload -> quantile -> seconds
     url: str = "http://fake"
 
     def instant(self, expr: str, at: float, deadline_seconds: float) -> Answer:
         assert expr == "timestamp(workload:demand:rate1m)"
         before = at - (at - self.sampled_at) % 60
         return Answer(Series({"workload": name}, (Sample(before, at),)) for name in self.demand)
+
+    def contract_at(
+        self, names: Sequence[str], fallbacks: Mapping[str, Mapping[str, str]], at: float, deadline_seconds: float
+    ) -> dict[str, Reading]:
+        return {
+            name: Reading(
+                name,
+                {
+                    workload: tuple(Series({"quantile": q}, (Sample(value, at),)) for q, value in learned.items())
+                    for workload, learned in self.lead_times.items()
+                },
+            )
+            for name in names
+        }
 
     def contract_range(
         self,
