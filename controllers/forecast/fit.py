@@ -1,68 +1,41 @@
-"""Fits models in a spawned process of low priority, so that the one that serves /metrics stays small and quick.
+"""Has models fitted in a spawned process of low priority, so that the one that serves /metrics stays small and quick.
 
 The process lives for one round of workloads: its memory goes back, and whatever kills it takes only that round along.
+Below it there may be a pool, or a Dask cluster beside it: see `crew`.
 """
 
+import atexit
 import multiprocessing
 import os
-import signal
+import pickle
+import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from controllers.forecast.almanac import Calendar
-from controllers.forecast.history import History
-from controllers.forecast.selection import Fitted, select
+from controllers.forecast.crew import work
+from controllers.forecast.job import Done, Failure, Job, Packed, fit, packed
+from controllers.forecast.selection import Fitted
 
-NICENESS = 10
-ROUND_SECONDS = 600.0  # a round that takes longer is stuck
-ROUND_WORKLOADS = 50  # at once: their histories are copied to the process
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One workload to be fitted; its history ends now and has at least one known sample. The rest: see `select`."""
-
-    history: History
-    calendar: Calendar
-    horizons_seconds: tuple[int, ...]
-    hours: History | None = None
-    window: tuple[float, float] | None = None
-    heavy: bool = True
-    before: Fitted | None = None
-
-
-def fit(job: Job) -> Fitted:
-    return select(
-        job.history,
-        job.calendar,
-        job.horizons_seconds,
-        hours=job.hours,
-        window=job.window,
-        heavy=job.heavy,
-        before=job.before,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a workload was not fitted. `kind` becomes a label."""
-
-    kind: str
-    message: str
+STUCK_SECONDS = 600.0  # a round that gives no result for so long
+ROUND_BYTES = 64 << 20  # of jobs waiting for their turn, as this process holds them
 
 
 class Fitter:
-    """At most one round at a time; `close` ends it at once."""
+    """At most one round at a time; `close` ends it at once.
 
-    def __init__(self, fit: Callable[[Job], Fitted] = fit) -> None:
-        self._fit = fit
+    `workers`: processes of this machine that fit; 1: the spawned one itself; 0: as many as there are cores but one.
+    `scheduler`: of a Dask cluster, whose workers fit as long as it can be reached.
+    """
+
+    def __init__(self, fit: Callable[[Job], Fitted] = fit, *, workers: int = 1, scheduler: str | None = None) -> None:
+        self._fit, self._workers, self._scheduler = fit, workers, scheduler
         self._process: BaseProcess | None = None
         self._answers: Connection | None = None
-        self._waiting: set[str] = set()
+        self._feed: Feed | None = None
         self._deadline = 0.0
+        self._troubles: list[Failure] = []
 
     @property
     def busy(self) -> bool:
@@ -74,73 +47,105 @@ class Fitter:
         return self._process.pid if self._process is not None else None
 
     def begin(self, jobs: Mapping[str, Job]) -> list[str]:
-        """Starts a round for up to ROUND_WORKLOADS of the jobs, by workload; none while one is running.
+        """Starts a round of the first of the jobs, by workload, up to ROUND_BYTES of them; none while one is running.
 
         Returns the workloads that are in it.
         """
         if self.busy or not jobs:
             return []
-        batch = dict(list(jobs.items())[:ROUND_WORKLOADS])
+        batch: dict[str, Packed] = {}
+        size = 0
+        for workload, job in jobs.items():
+            batch[workload] = packed(job)
+            size += len(batch[workload].payload)
+            if size > ROUND_BYTES:
+                break
         context = multiprocessing.get_context("spawn")
-        self._answers, theirs = context.Pipe(duplex=False)
+        theirs, ours = context.Pipe(duplex=False)
+        self._answers, results = context.Pipe(duplex=False)
         # matrices this small gain nothing from threads, which would only take other processes' time
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-        process = context.Process(target=work, args=(theirs, batch, self._fit), name="tidewise-fit", daemon=True)
-        process.start()
+        for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+            os.environ.setdefault(variable, "1")
+        arguments = (os.getpid(), theirs, results, self._fit, self._workers, self._scheduler)
+        # not a daemon in multiprocessing's sense: those may not have a pool below them
+        self._process = context.Process(target=work, args=arguments, name="tidewise-fit")
+        self._process.start()
+        atexit.register(self.close)
         theirs.close()
-        self._process, self._waiting, self._deadline = process, set(batch), time.monotonic() + ROUND_SECONDS
-        return list(batch)
+        results.close()
+        names = list(batch)
+        self._feed = Feed(ours, batch)
+        self._feed.start()
+        self._deadline = time.monotonic() + STUCK_SECONDS
+        return names
 
-    def collect(self, wait_seconds: float = 0.0) -> dict[str, Fitted | Failure]:
+    def collect(self, wait_seconds: float = 0.0) -> dict[str, Done]:
         """What was finished since the last call; waits up to `wait_seconds` for the round to end.
 
-        Workloads of a round whose process died or was stuck are failures.
+        Of a round whose process died or was stuck, workloads that it had been given are failures; the rest was not
+        tried and is not mentioned.
         """
-        done: dict[str, Fitted | Failure] = {}
+        found: dict[str, Done] = {}
         until = time.monotonic() + wait_seconds
-        while self._process is not None and self._answers is not None:
+        while self._feed is not None and self._process is not None and self._answers is not None:
             try:
                 if not self._answers.poll(max(0.0, until - time.monotonic())):
                     if time.monotonic() > self._deadline:
-                        done.update(self._end("stuck", f"the fit took longer than {ROUND_SECONDS:.0f} s"))
-                    return done
-                workload, result = self._answers.recv()
+                        found.update(self._end("stuck", f"the fit took longer than {STUCK_SECONDS:.0f} s"))
+                    return found
+                answer = self._answers.recv()
             except (EOFError, OSError):  # it has ended; between two answers or in the middle of one
                 self._process.join(5.0)
-                code = self._process.exitcode
-                done.update(self._end("died", f"the fitting process ended with status {code}"))
-                return done
-            self._waiting.discard(workload)
-            done[workload] = result
-        return done
+                found.update(self._end("died", f"the fitting process ended with status {self._process.exitcode}"))
+                return found
+            if isinstance(answer, Failure):
+                self._troubles.append(answer)
+                continue
+            workload, result = answer
+            self._feed.given.discard(workload)
+            found[workload] = pickle.loads(result)  # noqa: S301 - our own process made it
+            self._deadline = time.monotonic() + STUCK_SECONDS
+        return found
+
+    def troubles(self) -> list[Failure]:
+        """What went wrong since the last call without costing a workload its fit."""
+        found, self._troubles = self._troubles, []
+        return found
 
     def close(self) -> None:
         """Ends a running round without waiting for its results."""
         self._end("closed", "")
 
-    def _end(self, kind: str, message: str) -> dict[str, Fitted | Failure]:
-        lost: dict[str, Fitted | Failure] = {workload: Failure(kind, message) for workload in self._waiting}
+    def _end(self, kind: str, message: str) -> dict[str, Done]:
+        lost: dict[str, Done] = {}
         if self._process is not None:
             self._process.kill()
             self._process.join(5.0)
             self._process.close()
+            atexit.unregister(self.close)
+        if self._feed is not None:
+            self._feed.join(5.0)  # nobody reads any more, so it has ended
+            lost = {workload: Done(Failure(kind, message)) for workload in self._feed.given}
         if self._answers is not None:
             self._answers.close()
-        self._process, self._answers, self._waiting = None, None, set()
+        self._process, self._answers, self._feed = None, None, None
         return lost
 
 
-def work(answers: Connection, jobs: Mapping[str, Job], fit: Callable[[Job], Fitted]) -> None:
-    """Runs in the spawned process: one answer a workload, then it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends this one
-    os.nice(NICENESS)
-    for workload, job in jobs.items():
+class Feed(threading.Thread):
+    """Hands the jobs over as the process asks for them: it holds a few, never all."""
+
+    def __init__(self, jobs: Connection, batch: dict[str, Packed]) -> None:
+        super().__init__(name="tidewise-feed", daemon=True)
+        self._jobs, self._batch = jobs, batch
+        self.given: set[str] = set()  # and not answered
+
+    def run(self) -> None:
         try:
-            result: Fitted | Failure = fit(job)
-        except Exception as error:  # the last resort: one workload's fit may not cost the others theirs
-            result = Failure(type(error).__name__, str(error))
-        try:
-            answers.send((workload, result))
-        except BrokenPipeError:  # nobody is left to fit for
-            return
-    answers.close()
+            for workload in list(self._batch):
+                self.given.add(workload)
+                self._jobs.send((workload, self._batch.pop(workload)))
+        except OSError:  # the process has ended
+            pass
+        finally:
+            self._jobs.close()

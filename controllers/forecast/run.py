@@ -9,8 +9,9 @@ import structlog
 from controllers.config import Config
 from controllers.forecast import lead_time
 from controllers.forecast.almanac import Calendar
-from controllers.forecast.fit import Failure, Fitter, Job
+from controllers.forecast.fit import Fitter
 from controllers.forecast.history import History, Refusal
+from controllers.forecast.job import Done, Failure, Job
 from controllers.forecast.observe import Observer
 from controllers.forecast.predict import Outlook, outlook
 from controllers.forecast.publish import ForecastCollector, Published
@@ -126,8 +127,9 @@ class Forecaster:
             self._log.warning("lead_times_unknown", kind=str(error.kind), error=error.message)
             return lead_time.configured(self._config)
 
-    def _take(self, results: Mapping[str, Fitted | Failure], now: float) -> None:
-        for name, result in results.items():
+    def _take(self, results: Mapping[str, Done], now: float) -> None:
+        for name, done in results.items():
+            result = done.result
             if isinstance(result, Failure):
                 self._failures[result.kind] = self._failures.get(result.kind, 0) + 1
                 self._log.error("fit_failed", workload=name, kind=result.kind, error=result.message)

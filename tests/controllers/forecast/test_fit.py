@@ -9,8 +9,10 @@ import psutil
 import pytest
 
 from controllers.forecast.almanac import Calendar
-from controllers.forecast.fit import NICENESS, Failure, Fitter, Job, fit
+from controllers.forecast.crew import NICENESS
+from controllers.forecast.fit import Fitter
 from controllers.forecast.history import History
+from controllers.forecast.job import Failure, Job, fit
 from controllers.forecast.selection import Fitted
 
 
@@ -35,7 +37,7 @@ def test_a_fit_comes_back_from_another_process(job: Job) -> None:
     assert fitter.begin({"default/a": job, "default/b": job}) == ["default/a", "default/b"]
     assert fitter.pid not in (None, os.getpid())
     done = fitter.collect(30.0)
-    assert {name: result.model for name, result in done.items() if isinstance(result, Fitted)} == {
+    assert {name: one.result.model for name, one in done.items() if isinstance(one.result, Fitted)} == {
         "default/a": "last_value",
         "default/b": "last_value",
     }
@@ -55,22 +57,22 @@ def test_a_process_killed_in_the_middle_costs_one_round(job: Job) -> None:
     fitter.begin({"default/a": job})
     assert fitter.pid is not None
     os.kill(fitter.pid, signal.SIGKILL)
-    lost = fitter.collect(30.0)["default/a"]
+    lost = fitter.collect(30.0)["default/a"].result
     assert isinstance(lost, Failure)
     assert lost.kind == "died"
     assert "-9" in lost.message
 
     again = Fitter()
     again.begin({"default/a": job})
-    assert isinstance(again.collect(30.0)["default/a"], Fitted)
+    assert isinstance(again.collect(30.0)["default/a"].result, Fitted)
 
 
 def test_a_workload_whose_fit_fails_does_not_cost_the_others(job: Job) -> None:
     fitter = Fitter(picky)
     fitter.begin({"default/bad": replace(job, calendar=Calendar("Mars/Olympus")), "default/good": job})
     done = fitter.collect(30.0)
-    assert done["default/bad"] == Failure("LookupError", "no such zone")
-    assert isinstance(done["default/good"], Fitted)
+    assert done["default/bad"].result == Failure("LookupError", "no such zone")
+    assert isinstance(done["default/good"].result, Fitted)
 
 
 def test_close_ends_the_process_at_once_and_it_runs_at_low_priority(job: Job) -> None:
