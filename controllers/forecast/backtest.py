@@ -1,18 +1,38 @@
 """Rolling-origin backtest: what each model would have said on the last days, knowing only what was known then."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controllers.forecast.history import Bools, Floats, History, Ints
-from controllers.forecast.models import Model
+from controllers.forecast.models import Model, ensemble
 
 SPAN_DAYS = 7.0  # of the history's end, at most
 SPAN_SHARE = 0.25
-FOLD_DAYS = 2.5  # a model is fitted anew at least this often
-MAX_ORIGINS = 400
+FOLD_DAYS = 2.5  # a model is fitted anew about this often, where the effort allows
 MIN_KNOWN = 0.8  # of a window, for its maximum or sum to count
+WORTH_A_FOLD = 0.1  # of a fold's origins that nothing is known about, for models to be fitted for them
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a backtest may cost: at how many origins it looks, and how often it fits a model for them."""
+
+    origins: int = 400
+    folds: int = 3
+
+
+CLOSE = Effort()
+FRUGAL = Effort(origins=170, folds=1)  # for fleets
+FEW_WORKLOADS = 50
+
+
+def effort_for(workloads: int) -> Effort:
+    """A few workloads may be looked at more closely than thousands."""
+    return CLOSE if workloads <= FEW_WORKLOADS else FRUGAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +41,42 @@ class Trial:
 
     origins: Ints
     paths: Mapping[str, Floats]
+    spacing: int = 0  # bins between two origins
+    failures: Mapping[str, str] = field(default_factory=dict)  # models that could not be fitted, and why
 
     def outcome(self, history: History, steps: int) -> tuple[Floats, Bools]:
         return outcome(history, self.origins, steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a trial leaves for the next one, in single precision. `times`: Unix seconds of the origins, ascending."""
+
+    times: Floats
+    spacing: int
+    paths: Mapping[str, NDArray[np.float32]]
+
+
+def memory_of(tried: Trial, history: History) -> Memory:
+    return Memory(
+        times_of(tried.origins, history),
+        tried.spacing,
+        {name: path.astype(np.float32) for name, path in tried.paths.items()},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What one model learned. `fitted_at`: Unix seconds of the newest sample that it has seen."""
+
+    value: Any
+    fitted_at: float
+    cpu_seconds: float = 0.0  # of the fit; 0: not measured
+
+
+def times_of(places: Ints, history: History) -> Floats:
+    times: Floats = (history.start + places * history.step_seconds).astype(np.float64)
+    return times
 
 
 def outcome(history: History, origins: Ints, steps: int) -> tuple[Floats, Bools]:
@@ -34,36 +87,89 @@ def outcome(history: History, origins: Ints, steps: int) -> tuple[Floats, Bools]
     return np.where(inside, history.values[at], np.nan), inside & history.censored[at]
 
 
-def trial(history: History, time_zone: str, steps: int, models: Mapping[str, Model]) -> Trial:
-    """Fits on what lies before each fold of the last days, predicts inside it. No origins when it is too short."""
+def trial(
+    history: History,
+    time_zone: str,
+    steps: int,
+    models: Mapping[str, Model],
+    effort: Effort = CLOSE,
+    *,
+    heavy: bool = True,
+    before: Memory | None = None,
+    learned: Mapping[str, Learned] | None = None,
+) -> Trial:
+    """What every model says at origins of the last days. No origins when the history is too short.
+
+    Where `before` (the last trial) knows what a model said, that stays. Later origins are asked of `learned`, what was
+    fitted then, if it had not seen them. For the rest, models are fitted on what lies before each fold: heavy ones only
+    where `heavy`, in a single fold. Ensembles are made from their members' paths; nothing is fitted twice.
+    """
     count = len(history.values)
     span = min(round(SPAN_DAYS * history.steps_per_day), int(SPAN_SHARE * count))
-    folds = max(1, -(-span // round(FOLD_DAYS * history.steps_per_day)))
-    origins = spaced(count - span, count - 1)
+    space = spacing(span, effort.origins)
+    begins = count - span
+    anchor = round(history.start / history.step_seconds)
+    origins = np.arange(begins + (-(anchor + begins)) % space, count - 1, space, dtype=np.int64)
     if span < 2 or not len(origins):
         return Trial(np.empty(0, dtype=np.int64), {})
-    paths = {name: np.full((len(origins), steps), np.nan) for name in models}
-    for fold in range(folds):
-        cut = count - span + fold * span // folds
-        end = count - span + (fold + 1) * span // folds
-        rows = np.flatnonzero((origins >= cut) & (origins < end))
-        before = history.first(cut)
-        if not len(rows) or not np.isfinite(before.values).any():
-            continue
-        known = history.first(int(origins[rows].max()) + 1)
-        for name, model in models.items():
-            if before.known_seconds >= model.needs_seconds:
-                learned = model.fit(before, time_zone, steps)
-                paths[name][rows] = model.paths(learned, known, origins[rows], steps)
-    return Trial(origins, {name: path for name, path in paths.items() if np.isfinite(path).any()})
+    times = times_of(origins, history)
+    single = {name: model for name, model in models.items() if not model.members}
+    paths = {name: np.full((len(origins), steps), np.nan) for name in single}
+    if before is not None and before.spacing == space:
+        _recall(paths, times, before)
+    for name, part in (learned or {}).items():
+        if name in paths:
+            rows = np.flatnonzero(~np.isfinite(paths[name]).all(axis=1) & (times >= part.fitted_at - 1e-3))
+            if len(rows):
+                paths[name][rows] = single[name].paths(part.value, history, origins[rows], steps)
+    failures: dict[str, str] = {}
+    wanted = max(1, min(effort.folds, -(-span // round(FOLD_DAYS * history.steps_per_day))))
+    for name, model in single.items():
+        folds = 1 if model.heavy else wanted
+        for fold in range(folds if heavy or not model.heavy else 0):
+            cut = begins + fold * span // folds
+            rows = np.flatnonzero((origins >= cut) & (origins < begins + (fold + 1) * span // folds))
+            missing = rows[~np.isfinite(paths[name][rows]).all(axis=1)]
+            past = history.first(cut)
+            if (
+                len(missing) <= WORTH_A_FOLD * len(rows)
+                or past.known_seconds < model.needs_seconds
+                or not np.isfinite(past.values).any()
+            ):
+                continue
+            try:
+                value = model.fit(past, time_zone, steps)
+            except Exception as error:  # whatever a library raises: the other models go on, and `failures` tells
+                failures[name] = said(error)
+                break
+            known = history.first(int(origins[missing].max()) + 1)
+            paths[name][missing] = model.paths(value, known, origins[missing], steps)
+    for name, model in models.items():
+        if model.members:
+            paths[name] = ensemble.combine({member: paths[member] for member in model.members if member in paths})
+    heard = {name: paths[name] for name in models if paths[name].size and np.isfinite(paths[name]).any()}
+    return Trial(origins, heard, space, failures)
 
 
-def spaced(first: int, end: int) -> Ints:
-    """At most MAX_ORIGINS indices in [first, end), at a spacing that visits every minute of the hour in turn."""
-    space = max(1, -(-(end - first) // MAX_ORIGINS))
+def _recall(paths: Mapping[str, Floats], times: Floats, before: Memory) -> None:
+    place = np.searchsorted(before.times, times - 1e-3)
+    place = np.minimum(place, max(0, len(before.times) - 1))
+    same = np.abs(before.times[place] - times) < 1e-3 if len(before.times) else np.zeros(len(times), dtype=np.bool_)
+    for name, path in paths.items():
+        if name in before.paths and before.paths[name].shape[1] == path.shape[1]:
+            path[same] = before.paths[name][place[same]]
+
+
+def said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def spacing(span: int, most: int) -> int:
+    """Bins between origins, so that there are at most `most` and every minute of the hour gets its turn."""
+    space = max(1, -(-span // most))
     while np.gcd(space, 60) != 1:
         space += 1
-    return np.arange(first, end, space, dtype=np.int64)
+    return space
 
 
 def shortfall(predicted: Floats, actual: Floats, censored: Bools) -> Floats:

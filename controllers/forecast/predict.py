@@ -1,57 +1,27 @@
-"""The hour ahead from a history and what was learned: the path, its quantiles, window peaks, arrivals, and the gate.
+"""The hour ahead from a history and what was learned: the path, its quantiles, window peaks and arrivals.
 
 Pure: the same history, fit and now give the same forecast, live, in a test and in a replay.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 
 from controllers.domain import Forecast, Horizon
 from controllers.forecast.almanac import Calendar
-from controllers.forecast.backtest import outcome, ratio, shortfall
+from controllers.forecast.backtest import outcome
 from controllers.forecast.calibration import Spread
-from controllers.forecast.history import Bools, Floats, History, Ints, Refusal, Why
+from controllers.forecast.gate import Gate as Gate
+from controllers.forecast.gate import Live, gate_of, judge, recent_origins, skill_of
+from controllers.forecast.history import Floats, History, Refusal, Why
 from controllers.forecast.models import MODELS
-from controllers.forecast.selection import NAIVES, STALE_SECONDS, Fitted, bias_at, bounded, correct, knots, leads_in
+from controllers.forecast.selection import NAIVES, STALE_SECONDS, Fitted, bias_at, bounded, correct
+from controllers.forecast.skill import UNKNOWN_SKILL, Skill
 
-LIVE_SECONDS = 3600.0  # how far back recent forecasts are judged
-HALF_LIFE_SECONDS = 1200.0  # a miss twenty minutes ago counts half
-LIVE_ORIGINS = 40
-MIN_LIVE_PAIRS = 12
-# Hysteresis: to open, a model must be clearly better than the naives; once open it may be as good.
-OPENS_BELOW, STAYS_BELOW = 0.98, 1.02
-# To close on recent errors it must be both worse than the naives and worse than it promised.
-LIVE_WORSE = (1.0, 1.15)  # than the better naive, in the last hour: to keep the gate closed, to close it
-LIVE_SURPRISE = (1.25, 1.5)  # than promised by the backtest
-SHOCK = 4.0  # times the usual scaled error: whatever the naives do, this is not the demand that was learned
 USUAL_SWING = 1.3  # an hour's errors may be this much above the usual without the band growing
 MAX_WIDENING = 4.0
 MAX_RISE = 3.0  # a path stays below this many times the highest demand seen
-
-
-class Gate(StrEnum):
-    """Why a forecast counts, or does not: a closed vocabulary."""
-
-    OPEN = "open"
-    COLD_START = "cold_start"  # no model could be tried yet
-    NO_SKILL = "no_skill"  # no better than a naive forecast over the last days
-    DEGRADED = "degraded"  # within the last hour: worse than a naive forecast and than promised, or far off
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """How forecasts would have done over the last hour: errors as WAPE."""
-
-    model: float
-    naive: float  # the better naive forecast
-    promised: float  # what the backtest lets expect of the model at this level of demand
-
-    @property
-    def surprise(self) -> float:
-        return self.model / self.promised if self.promised > 0 else 1.0 if self.model <= 0 else SHOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +34,7 @@ class Outlook:
     path: tuple[tuple[float, float, dict[float, float]], ...]
     data_age_seconds: float
     widened: float  # factor on the band after a bad hour; 1: as calibrated
+    skill: Skill = UNKNOWN_SKILL  # of the last day and week
 
 
 def forecast(
@@ -104,8 +75,14 @@ def outlook(
     bias = bias_at(paths[:-1], actual, censored, origins, np.array([newest]), fitted.offset, known.step_seconds)
     path = correct(paths[-1:], fitted.correction, bias, fitted.offset)[0]
     path = np.minimum(path, MAX_RISE * float(np.nanmax(known.values)))
-    live = judge(known, fitted, origins, paths[:-1], actual, censored)
-    gate = gate_of(fitted, live, gate_was_open)
+    naives = [
+        MODELS[name].paths(fitted.parts[name].value, known, origins, fitted.steps)
+        for name in NAIVES
+        if name in fitted.wape and name in fitted.parts
+    ]
+    live = judge(known, fitted, origins, paths[:-1], naives, actual, censored)
+    skill = skill_of(known, fitted, origins, paths[:-1], naives)
+    gate = gate_of(fitted, live, skill, gate_was_open)
     widened = 1.0 if live is None else float(np.clip(live.surprise / USUAL_SWING, 1.0, MAX_WIDENING))
     made = Forecast(
         made_at=now,
@@ -114,54 +91,9 @@ def outlook(
         gate_open=gate is Gate.OPEN,
         horizons=horizons_of(path, fitted, age, sorted(quantiles), widened, MAX_RISE * float(np.nanmax(known.values))),
     )
-    return Outlook(made, gate, live, whole_path(path, fitted, known.end, now, sorted(quantiles), widened), age, widened)
-
-
-def recent_origins(newest: int, step_seconds: float, longest_seconds: float) -> Ints:
-    """Origins whose forecasts came due within the last hour, at up to an hour's lead."""
-    reach = leads_in(LIVE_SECONDS + min(longest_seconds, LIVE_SECONDS), step_seconds)
-    space = max(1, reach // LIVE_ORIGINS)
-    return np.arange(newest - 1, max(newest - reach, 0), -space, dtype=np.int64)[::-1]
-
-
-def judge(known: History, fitted: Fitted, origins: Ints, paths: Floats, actual: Floats, censored: Bools) -> Live | None:
-    """The model against the naive forecasts where both came due within the last hour, recent misses counting more."""
-    learned = {"last_value": None, "seasonal_naive": fitted.naive}
-    naives = [MODELS[name].paths(learned[name], known, origins, fitted.steps) for name in NAIVES if name in fitted.wape]
-    if not naives:
-        return None
-    errors, demand, promised, pairs = np.zeros(1 + len(naives)), 0.0, 0.0, 0
-    for horizon in fitted.horizons:
-        lead = leads_in(horizon, known.step_seconds)
-        age = (len(known.values) - 1 - origins - lead) * known.step_seconds
-        due = (age >= 0) & (age < LIVE_SECONDS) & np.isfinite(actual[:, lead - 1])
-        if horizon > LIVE_SECONDS or not due.any():
-            continue
-        weight = 0.5 ** (age[due] / HALF_LIFE_SECONDS)
-        weight /= weight.sum()  # every horizon counts the same
-        came, bound = actual[due, lead - 1], censored[due, lead - 1]
-        errors += [float(weight @ shortfall(said[due, lead - 1], came, bound)) for said in (paths, *naives)]
-        demand += float(weight @ came)
-        promised += float(weight @ nearest(fitted, lead).expected_miss(paths[due, lead - 1]))
-        pairs += int(due.sum())
-    if pairs < MIN_LIVE_PAIRS:
-        return None
-    return Live(ratio(float(errors[0]), demand), ratio(float(errors[1:].min()), demand), ratio(promised, demand))
-
-
-def gate_of(fitted: Fitted, live: Live | None, was_open: bool | None) -> Gate:
-    best = fitted.best_naive
-    if best is None:
-        return Gate.COLD_START
-    limit = STAYS_BELOW if was_open else OPENS_BELOW
-    if fitted.model in NAIVES or not fitted.wape[fitted.model] < limit * best:
-        return Gate.NO_SKILL
-    if live is not None:
-        trusted = was_open is not False
-        worse = live.model > LIVE_WORSE[trusted] * live.naive and live.surprise > LIVE_SURPRISE[trusted]
-        if worse or live.surprise >= SHOCK:
-            return Gate.DEGRADED
-    return Gate.OPEN
+    return Outlook(
+        made, gate, live, whole_path(path, fitted, known.end, now, sorted(quantiles), widened), age, widened, skill
+    )
 
 
 def horizons_of(
@@ -216,10 +148,6 @@ def whole_path(
             band = {q: float(np.interp(place + 1, leads, bands[q][:, place])) for q in quantiles}
             rows.append((at, float(value), band))
     return tuple(rows)
-
-
-def nearest(fitted: Fitted, lead: int) -> Spread:
-    return fitted.value[min(knots(fitted.steps), key=lambda knot: abs(knot - lead))]
 
 
 def _at(band: Spread, base: Floats, q: float, widened: float, limit: float) -> float:

@@ -1,24 +1,45 @@
 """Chooses a workload's model by backtest, and learns from the same backtest how sure it may be."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
 from controllers.forecast.almanac import Calendar
-from controllers.forecast.backtest import outcome, recent_bias, shortfall, trial, wape, windows
+from controllers.forecast.backtest import (
+    CLOSE,
+    Effort,
+    Learned,
+    Memory,
+    memory_of,
+    outcome,
+    recent_bias,
+    said,
+    shortfall,
+    trial,
+    wape,
+    windows,
+)
 from controllers.forecast.calibration import UNKNOWN, Spread, spread
 from controllers.forecast.features import OFFSET_RATIO, ceiling
 from controllers.forecast.history import Bools, Floats, History, Ints
 from controllers.forecast.models import MODELS, Model
+from controllers.forecast.skill import Record, judged_leads, record
 
-NAIVES = ("last_value", "seasonal_naive")  # what a model has to beat
+NAIVES = ("last_value", "seasonal_naive", "day_naive", "week_naive")  # what a model has to beat
 STALE_SECONDS = 600.0  # a forecast from samples older than this is refused, so paths reach that much further
 AGE_SECONDS = 60.0  # how old the newest bin may well be when a forecast is made: calibrated with
 KNOTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 45, 60)  # leads (bins) at which the spread of single bins is learned
 HANDICAP = 1.1  # a naive model must be this much better: a lucky week is likelier than a week that only repeats itself
+SINGLE = 1.03  # so must a model alone be against the ensembles: the best of many has been lucky as well
+COST_MARGIN = 0.005  # and a model, for every doubling of its cost
+CHEAP_SECONDS = 0.05  # of CPU a fit, which are free
+HEAVY_SECONDS = 2.0  # what a heavy model is taken to cost before it was measured
+LIMIT_SECONDS = 2 * 86_400.0  # a heavy model that was fitted longer ago drops out
+COVERED = 0.5  # of the origins that the best known model was tried at, for another to be compared
 MIN_PAIRS = 10  # of prediction and outcome, for an error to mean something
 CORRECTIONS = (0.0, 0.15, 0.3)  # shares of the last hour's mean error that may be taken back
 MAX_CORRECTION = 0.4  # of the logarithm: a factor of 1.5
@@ -26,11 +47,12 @@ MEMORY_SECONDS = 3600.0
 
 
 class Stage(StrEnum):
-    """How much the history allows."""
+    """How much the history, and the budget for heavy models, have allowed so far."""
 
     LAST_VALUE = "last_value"  # minutes to hours: nothing could be tried yet
     NAIVE = "seasonal_naive"  # a day: yesterday against the last value
-    FULL = "full"  # every model was tried
+    CHEAP = "cheap"  # about two days: some models were tried; others need weeks, or their turn in the heavy slice
+    FULL = "full"  # every model that can run here was tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +61,7 @@ class Fitted:
 
     model: str
     stage: Stage
-    learned: Any
+    learned: Any  # by the model; an ensemble's: by member
     naive: Any  # the seasonal naive's own; None before a day of history
     time_zone: str
     horizons: tuple[int, ...]
@@ -55,11 +77,26 @@ class Fitted:
     value: Mapping[int, Spread]  # by lead in bins
     peak: Mapping[int, Spread]  # by horizon in seconds
     arrivals: Mapping[int, Spread]
+    score: Mapping[str, float] = field(default_factory=dict)  # what models were chosen by: see `score_of`
+    parts: Mapping[str, Learned] = field(default_factory=dict)  # everything fitted, for the next fit to go on from
+    left_out: Mapping[str, str] = field(default_factory=dict)  # models that had no say, and why
+    tried: Memory | None = None  # what was said in the backtest, for the next fit to go on from
+    record: Record | None = None  # the model's errors beside the naive ones'
 
     @property
     def best_naive(self) -> float | None:
         """The smaller of the naive models' backtest errors; None while none could be tried."""
         return min((self.wape[name] for name in NAIVES if name in self.wape), default=None)
+
+    @property
+    def cpu_seconds(self) -> Mapping[str, float]:
+        """Of each model's last fit; members of an ensemble have their own."""
+        return {name: part.cpu_seconds for name, part in self.parts.items()}
+
+
+def uncounted() -> float:
+    """Stands in for a counter of CPU seconds: costs are not measured."""
+    return 0.0
 
 
 def select(
@@ -72,12 +109,15 @@ def select(
     window: tuple[float, float] | None = None,
     heavy: bool = True,
     before: Fitted | None = None,
+    effort: Effort = CLOSE,
+    counter: Callable[[], float] = uncounted,
 ) -> Fitted:
-    """Tries every model on the history's last days and fits the best one to all of it.
+    """Tries every model on the history's last days and fits them to all of it.
 
     `history` has at least one known bin (`History.until` sees to that). `hours`: hourly means of up to a year, ending
     no later. `window`: begin and end (seconds ahead) of what a decision covers. `heavy`: whether heavy models may be
-    fitted now; if not, those of `before` (the last fit) are used on.
+    fitted now; if not, those of `before` (the last fit) are used on. `counter`: CPU seconds so far; the choice goes by
+    what the fit before this one was measured to cost, so that the same input gives the same choice.
     """
     time_zone = calendar.time_zone
     highest = ceiling(history.values)
@@ -87,31 +127,46 @@ def select(
     leads = {horizon: leads_in(horizon, step) for horizon in sorted(horizons)}
     known = history.values[np.isfinite(history.values)]
     offset = OFFSET_RATIO * float(known.mean()) or 1e-9
-    tried = trial(history, time_zone, steps, models)
+    same = before if before is not None and fits_on(before, history, time_zone, steps) else None
+    parts, left_out = fit_all(history, time_zone, steps, models, heavy, same, counter)
+    tried = trial(
+        history,
+        time_zone,
+        steps,
+        models,
+        effort,
+        heavy=heavy,
+        before=same.tried if same else None,
+        learned=same.parts if same else None,
+    )
     actual, censored = outcome(history, tried.origins, steps)
-    common = np.ones(len(tried.origins), dtype=np.bool_)
-    for path in tried.paths.values():
-        common &= np.isfinite(path).all(axis=1)
+    common = comparable(tried.paths, len(tried.origins))
     testable = {h: lead for h, lead in leads.items() if np.isfinite(actual[common, lead - 1]).sum() >= MIN_PAIRS}
     by_horizon: dict[str, dict[int, float]] = {}
     total: dict[str, float] = {}
+    scores: dict[str, float] = {}
     if testable:
         for name, path in tried.paths.items():
+            if not np.isfinite(path[common]).all():
+                continue
             table = wape(path[common], actual[common], censored[common], list(testable.values()))
             by_horizon[name] = {horizon: table[lead] for horizon, lead in testable.items()}
             total[name] = float(np.mean(list(by_horizon[name].values())))
-    chosen = min(total, key=lambda name: total[name] * (HANDICAP if name in NAIVES else 1.0), default="last_value")
+            scores[name] = score_of(path[common], actual[common], censored[common], list(testable.values()))
+    usable = {name for name in scores if name in parts or sum(m in parts for m in models[name].members) > 1}
+    costs = same.cpu_seconds if same else {}
+    chosen = min(sorted(usable), key=lambda name: scores[name] * margin(name, models, costs), default="last_value")
     path = tried.paths.get(chosen, np.full(actual.shape, np.nan))
     correction, path = corrected_backtest(path, actual, censored, tried.origins, offset, list(testable.values()), step)
     shift = round(AGE_SECONDS / step)
-    naive = models.get("seasonal_naive")
+    naive = parts.get("seasonal_naive")
     return Fitted(
         model=chosen,
-        stage=_stage(total, models),
-        learned=models[chosen].fit(history, time_zone, steps),
-        naive=naive.fit(history, time_zone, steps)
-        if naive is not None and history.known_seconds >= naive.needs_seconds
-        else None,
+        stage=_stage(total, models, {**left_out, **tried.failures}),
+        learned={member: parts[member].value for member in models[chosen].members if member in parts}
+        if models[chosen].members
+        else parts[chosen].value,
+        naive=naive.value if naive else None,
         time_zone=time_zone,
         horizons=tuple(leads),
         step_seconds=step,
@@ -130,7 +185,103 @@ def select(
         arrivals={
             h: _window_spread(path, actual, censored, shift, lead, "arrivals", step) for h, lead in leads.items()
         },
+        score=scores,
+        parts=parts,
+        left_out={**tried.failures, **left_out},
+        tried=memory_of(tried, history),
+        record=record(
+            history,
+            tried.origins,
+            path,
+            [tried.paths[name] for name in NAIVES if name in tried.paths],
+            judged_leads(horizons, step),
+            tried.spacing * step,
+        ),
     )
+
+
+def fits_on(before: Fitted, history: History, time_zone: str, steps: int) -> bool:
+    """Whether an earlier fit is of the same grid and length, and lies in the past of this one."""
+    return (
+        before.step_seconds == history.step_seconds
+        and before.steps == steps
+        and before.time_zone == time_zone
+        and before.trained_at <= history.end + 1e-3
+    )
+
+
+def fit_all(
+    history: History,
+    time_zone: str,
+    steps: int,
+    models: Mapping[str, Model],
+    heavy: bool,
+    before: Fitted | None,
+    counter: Callable[[], float],
+) -> tuple[dict[str, Learned], dict[str, str]]:
+    """What every model but the ensembles learns now, or has learned of late; and which have no say, and why."""
+    parts: dict[str, Learned] = {}
+    left_out: dict[str, str] = {}
+    for name, model in models.items():
+        if model.members:
+            continue
+        if history.known_seconds < model.needs_seconds:
+            left_out[name] = TOO_YOUNG
+            continue
+        if model.heavy and not heavy:
+            old = before.parts.get(name) if before is not None else None
+            if old is None or history.end - old.fitted_at > LIMIT_SECONDS:
+                left_out[name] = NOT_ITS_TURN
+            else:
+                parts[name] = old
+            continue
+        began = counter()
+        try:
+            parts[name] = Learned(model.fit(history, time_zone, steps), history.end, counter() - began)
+        except Exception as error:  # whatever a library raises: the other models go on
+            left_out[name] = said(error)
+    return parts, left_out
+
+
+TOO_YOUNG = "too little history"
+NOT_ITS_TURN = "not fitted within the last two days"
+
+
+def comparable(paths: Mapping[str, Floats], count: int) -> Bools:
+    """The origins at which all models had a say, but for those that had it at few."""
+    known = {name: np.isfinite(path).all(axis=1) for name, path in paths.items()}
+    most = max((int(rows.sum()) for rows in known.values()), default=0)
+    common = np.ones(count, dtype=np.bool_)
+    for rows in known.values():
+        if rows.sum() >= COVERED * most:
+            common &= rows
+    return common
+
+
+def score_of(paths: Floats, actual: Floats, censored: Bools, leads: Sequence[int]) -> float:
+    """Mean over the leads of two errors: of the bin there, and of the mean of all bins until there.
+
+    A decision looks at a whole window, a chart at one point; a model should be good at both.
+    """
+    errors = []
+    for lead in leads:
+        errors.append(wape(paths, actual, censored, [lead])[lead])
+        sums = [windows(each, 1, lead, "arrivals")[:, None] for each in (paths, actual)]
+        bounds: Bools = np.any(censored[:, :lead], axis=1, keepdims=True)
+        errors.append(wape(sums[0], sums[1], bounds, [1])[1])
+    return float(np.mean(errors))
+
+
+def margin(name: str, models: Mapping[str, Model], costs: Mapping[str, float]) -> float:
+    """By how much worse a model's error is taken: for being naive, being alone, and for its cost."""
+    model = models[name]
+    cost = sum(
+        costs.get(part, 0.0) or HEAVY_SECONDS * models[part].heavy
+        for part in model.members or (name,)
+        if part in models
+    )
+    alone = HANDICAP if name in NAIVES else 1.0 if model.members else SINGLE
+    return alone * (1.0 + COST_MARGIN * max(0.0, math.log2(max(cost, 1e-9) / CHEAP_SECONDS)))
 
 
 def bounded(history: History, highest: float) -> History:
@@ -205,7 +356,9 @@ def _window_spread(
     )
 
 
-def _stage(tried: Mapping[str, float], models: Mapping[str, Model]) -> Stage:
-    if tried and set(tried) == set(models):
-        return Stage.FULL
-    return Stage.NAIVE if "seasonal_naive" in tried else Stage.LAST_VALUE
+def _stage(tried: Mapping[str, float], models: Mapping[str, Model], left_out: Mapping[str, str]) -> Stage:
+    if not set(tried) - set(NAIVES):
+        return Stage.NAIVE if set(tried) - {"last_value"} else Stage.LAST_VALUE
+    waiting = {TOO_YOUNG, NOT_ITS_TURN}
+    untried = [n for n in models if n not in tried and not models[n].members and left_out.get(n, TOO_YOUNG) in waiting]
+    return Stage.CHEAP if untried else Stage.FULL

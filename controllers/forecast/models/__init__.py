@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from controllers.forecast.history import Floats, History, Ints
-from controllers.forecast.models import last_value, ridge, seasonal_naive
+from controllers.forecast.models import ensemble, last_value, ridge, seasonal_naive
 
 Fit = Callable[[History, str, int], Any]
 Paths = Callable[[Any, History, Ints, int], Floats]
@@ -32,3 +33,17 @@ MODELS: dict[str, Model] = {
     "seasonal_naive": Model(seasonal_naive.fit, seasonal_naive.paths, seasonal_naive.NEEDS_SECONDS),
     "ridge": Model(ridge.fit, ridge.paths, ridge.NEEDS_SECONDS),
 }
+
+CHEAP = ("ridge", "fourier", "holt_winters", "profile_ratio")
+HEAVY = ("arima", "random_forest", "gradient_boosting")
+
+
+def mixed(*names: str) -> Model:
+    """The ensemble of those of `names` that there are."""
+    members = {name: MODELS[name] for name in names if name in MODELS}
+    needs = sorted(member.needs_seconds for member in members.values())[: ensemble.FEWEST][-1]
+    return Model(partial(ensemble.fit, members), partial(ensemble.paths, members), needs, members=tuple(members))
+
+
+MODELS["cheap_ensemble"] = mixed(*CHEAP)
+MODELS["ensemble"] = mixed(*CHEAP, *HEAVY)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from controllers.forecast.backtest import recent_bias, shortfall, spaced, wape, windows
+from controllers.forecast.backtest import recent_bias, shortfall, spacing, wape, windows
 from controllers.forecast.selection import MAX_CORRECTION, correct, knots
 
 NAN = math.nan
@@ -23,7 +23,7 @@ def test_wape_leaves_out_the_unknown_and_bears_zeros() -> None:
 
 @pytest.mark.parametrize("count", [1, 50, 5000, 40_000])
 def test_origins_visit_every_minute_of_the_hour(count: int) -> None:
-    origins = spaced(0, count)
+    origins = np.arange(0, count, spacing(count, 400))
     assert len(origins) <= 400
     assert len(set((origins % 60).tolist())) == min(60, len(origins))
 

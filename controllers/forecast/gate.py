@@ -1,0 +1,119 @@
+"""Whether a forecast counts. It has to beat the naive forecasts over the last week, the last day and the last hour.
+
+The week says whether there is anything to foresee here; the day, whether the model still foresees it; the hour closes
+the gate soon after the demand has become another one.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from controllers.forecast.backtest import ratio, shortfall
+from controllers.forecast.calibration import Spread
+from controllers.forecast.history import Bools, Floats, History, Ints
+from controllers.forecast.selection import NAIVES, Fitted, knots, leads_in
+from controllers.forecast.skill import UNKNOWN_SKILL, Skill, judged_leads, record, since, skill
+
+LIVE_SECONDS = 3600.0  # how far back recent forecasts are judged
+HALF_LIFE_SECONDS = 1200.0  # a miss twenty minutes ago counts half
+LIVE_ORIGINS = 40
+MIN_LIVE_PAIRS = 12
+# Hysteresis: to open, a model must be clearly better than the naives; once open it may be as good.
+OPENS_BELOW, STAYS_BELOW = 0.98, 1.02
+DAY_OPENS_BELOW, DAY_STAYS_BELOW = 1.0, 1.1  # a day is short: even a good model has a bad one
+# To close on recent errors it must be both worse than the naives and worse than it promised.
+LIVE_WORSE = (1.0, 1.15)  # than the better naive, in the last hour: to keep the gate closed, to close it
+LIVE_SURPRISE = (1.25, 1.5)  # than promised by the backtest
+SHOCK = 4.0  # times the usual scaled error: whatever the naives do, this is not the demand that was learned
+
+
+class Gate(StrEnum):
+    """Why a forecast counts, or does not: a closed vocabulary."""
+
+    OPEN = "open"
+    COLD_START = "cold_start"  # no model could be tried yet
+    NO_SKILL = "no_skill"  # no better than a naive forecast over the last week
+    NO_SKILL_TODAY = "no_skill_today"  # over the last day
+    DEGRADED = "degraded"  # within the last hour: worse than a naive forecast and than promised, or far off
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """How forecasts would have done over the last hour: errors as WAPE."""
+
+    model: float
+    naive: float  # the better naive forecast
+    promised: float  # what the backtest lets expect of the model at this level of demand
+
+    @property
+    def surprise(self) -> float:
+        if self.promised == float("inf"):  # nothing at all came due: a ratio to no demand says nothing
+            return 1.0
+        return self.model / self.promised if self.promised > 0 else 1.0 if self.model <= 0 else SHOCK
+
+
+def recent_origins(newest: int, step_seconds: float, longest_seconds: float) -> Ints:
+    """Origins whose forecasts came due within the last hour, at up to an hour's lead."""
+    reach = leads_in(LIVE_SECONDS + min(longest_seconds, LIVE_SECONDS), step_seconds)
+    space = max(1, reach // LIVE_ORIGINS)
+    return np.arange(newest - 1, max(newest - reach, 0), -space, dtype=np.int64)[::-1]
+
+
+def judge(
+    known: History, fitted: Fitted, origins: Ints, paths: Floats, naives: list[Floats], actual: Floats, censored: Bools
+) -> Live | None:
+    """The model against the naive forecasts where both came due within the last hour, recent misses counting more."""
+    if not naives:
+        return None
+    errors, demand, promised, pairs = np.zeros(1 + len(naives)), 0.0, 0.0, 0
+    for horizon in fitted.horizons:
+        lead = leads_in(horizon, known.step_seconds)
+        age = (len(known.values) - 1 - origins - lead) * known.step_seconds
+        due = (age >= 0) & (age < LIVE_SECONDS) & np.isfinite(actual[:, lead - 1])
+        if horizon > LIVE_SECONDS or not due.any():
+            continue
+        weight = 0.5 ** (age[due] / HALF_LIFE_SECONDS)
+        weight /= weight.sum()  # every horizon counts the same
+        came, bound = actual[due, lead - 1], censored[due, lead - 1]
+        errors += [float(weight @ shortfall(said[due, lead - 1], came, bound)) for said in (paths, *naives)]
+        demand += float(weight @ came)
+        promised += float(weight @ nearest(fitted, lead).expected_miss(paths[due, lead - 1]))
+        pairs += int(due.sum())
+    if pairs < MIN_LIVE_PAIRS:
+        return None
+    return Live(ratio(float(errors[0]), demand), ratio(float(errors[1:].min()), demand), ratio(promised, demand))
+
+
+def skill_of(known: History, fitted: Fitted, origins: Ints, paths: Floats, naives: list[Floats]) -> Skill:
+    """Over the last day and week: the backtest's, and what came due since the fit."""
+    if fitted.record is None:
+        return UNKNOWN_SKILL
+    parts = [fitted.record]
+    if len(origins) > 1 and len(naives) == len(fitted.record.naives):
+        every = float(origins[1] - origins[0]) * known.step_seconds
+        live = record(known, origins, paths, naives, judged_leads(fitted.horizons, known.step_seconds), every)
+        parts.append(since(live, fitted.trained_at))
+    return skill(parts, known.end)
+
+
+def gate_of(fitted: Fitted, live: Live | None, lately: Skill, was_open: bool | None) -> Gate:
+    best = fitted.best_naive
+    if best is None:
+        return Gate.COLD_START
+    limit, day_limit = (STAYS_BELOW, DAY_STAYS_BELOW) if was_open else (OPENS_BELOW, DAY_OPENS_BELOW)
+    week = lately.week if lately.week is not None else ratio(fitted.wape.get(fitted.model, best), best)
+    if fitted.model in NAIVES or not week < limit:
+        return Gate.NO_SKILL
+    if lately.day is not None and not lately.day < day_limit:
+        return Gate.NO_SKILL_TODAY
+    if live is not None:
+        trusted = was_open is not False
+        worse = live.model > LIVE_WORSE[trusted] * live.naive and live.surprise > LIVE_SURPRISE[trusted]
+        if worse or live.surprise >= SHOCK:
+            return Gate.DEGRADED
+    return Gate.OPEN
+
+
+def nearest(fitted: Fitted, lead: int) -> Spread:
+    return fitted.value[min(knots(fitted.steps), key=lambda knot: abs(knot - lead))]

@@ -1,0 +1,89 @@
+"""Is a model worth anything? Its errors beside those of the naive forecasts, over the last day and the last week."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from controllers.forecast.backtest import outcome, shortfall, times_of
+from controllers.forecast.history import Floats, History, Ints
+
+DAY_SECONDS, WEEK_SECONDS = 86_400.0, 7 * 86_400.0
+JUDGED_SECONDS = 3600.0
+MIN_ROWS = 8  # of forecasts that came due, for a skill to mean something
+MIN_SHARE = 0.25  # of the time asked about, which they have to stand for
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Forecasts that came due, oldest first: when, what came, and how far off the model and the naive ones were."""
+
+    due: Floats  # Unix seconds
+    demand: Floats  # per second
+    model: Floats  # absolute error
+    naives: Floats  # (naive forecasts, due): theirs
+    every_seconds: float  # between two of them: what each stands for
+
+
+@dataclass(frozen=True, slots=True)
+class Skill:
+    """Error relative to the best naive forecast's: below 1 is better. None: too little came due to tell."""
+
+    day: float | None = None
+    week: float | None = None
+
+
+UNKNOWN_SKILL = Skill()
+
+
+def record(
+    history: History, origins: Ints, path: Floats, naives: Sequence[Floats], leads: Sequence[int], every_seconds: float
+) -> Record:
+    """Of the forecasts made at `origins`, the mean over `leads`; one comes due with its last lead."""
+    if not len(origins) or not leads or not naives:
+        return Record(np.empty(0), np.empty(0), np.empty(0), np.empty((len(naives), 0)), every_seconds)
+    columns = np.array(leads) - 1
+    actual, censored = outcome(history, origins, max(leads))
+    actual, censored = actual[:, columns], censored[:, columns]
+    errors = np.array([shortfall(said[:, columns], actual, censored).mean(axis=1) for said in (path, *naives)])
+    due = times_of(origins + max(leads), history)
+    known = np.isfinite(errors).all(axis=0)
+    return Record(due[known], actual[known].mean(axis=1), errors[0, known], errors[1:, known], every_seconds)
+
+
+def judged_leads(horizons: Sequence[int], step_seconds: float) -> list[int]:
+    """Leads (bins) that skill is about: up to an hour, as what is forecast further ahead comes due too late to tell."""
+    leads = sorted({max(1, math.ceil(seconds / step_seconds - 1e-9)) for seconds in horizons})
+    return [lead for lead in leads if lead * step_seconds <= JUDGED_SECONDS] or leads[:1]
+
+
+def skill(records: Sequence[Record], now: float) -> Skill:
+    """`records` may not overlap in time."""
+    return Skill(_over(records, now, DAY_SECONDS), _over(records, now, WEEK_SECONDS))
+
+
+def _over(records: Sequence[Record], now: float, seconds: float) -> float | None:
+    rows, stands_for, model = 0, 0.0, 0.0
+    naives: Floats | None = None
+    for each in records:
+        within = (each.due > now - seconds) & (each.due <= now + 1e-3)
+        if not within.any():
+            continue
+        rows += int(within.sum())
+        stands_for += each.every_seconds * float(within.sum())
+        model += each.every_seconds * float(each.model[within].sum())
+        errors = each.every_seconds * each.naives[:, within].sum(axis=1)
+        naives = errors if naives is None else naives + errors
+    if naives is None or rows < MIN_ROWS or stands_for < MIN_SHARE * min(seconds, DAY_SECONDS):
+        return None
+    best = float(naives.min())
+    return model / best if best > 0 else 1.0 if model <= 0 else float("inf")
+
+
+def since(whole: Record, begin: float) -> Record:
+    """Only what came due after `begin`."""
+    later = whole.due > begin + 1e-3
+    return Record(
+        whole.due[later], whole.demand[later], whole.model[later], whole.naives[:, later], whole.every_seconds
+    )
