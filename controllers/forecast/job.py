@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from controllers.forecast.almanac import Calendar
+from controllers.forecast.backtest import CLOSE, Effort
 from controllers.forecast.history import History
 from controllers.forecast.selection import Fitted, select
 
@@ -25,6 +26,7 @@ class Job:
     window: tuple[float, float] | None = None
     heavy: bool = True
     before: Fitted | None = None
+    effort: Effort = CLOSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,14 @@ def fit(job: Job) -> Fitted:
         window=job.window,
         heavy=job.heavy,
         before=job.before,
+        effort=job.effort,
+        counter=cpu_clock(),
     )
+
+
+def cpu_clock() -> Callable[[], float]:
+    """CPU seconds of this work alone: beside a Dask worker's main thread other threads fit as well."""
+    return time.process_time if threading.current_thread() is threading.main_thread() else time.thread_time
 
 
 def packed(job: Job) -> Packed:
@@ -68,8 +77,7 @@ def packed(job: Job) -> Packed:
 
 def done(packed: Packed, fit: Callable[[Job], Fitted]) -> bytes:
     """Does the job and packs how it ended: unpacked only by whoever uses it."""
-    # beside a Dask worker's main thread other threads fit: only what this one used counts
-    clock = time.process_time if threading.current_thread() is threading.main_thread() else time.thread_time
+    clock = cpu_clock()
     began = clock()
     try:
         result: Fitted | Failure = fit(pickle.loads(packed.payload))  # noqa: S301 - our own process made it
