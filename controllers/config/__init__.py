@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from controllers.config.budget import Budget, FixedCost, Gross, ModelPrice, ReplicaHold, Unit
+from controllers.config.calendar import AnnouncedEvent, CalendarSection, DemandFloor
 from controllers.config.processes import ForecastSection, Prometheus, ScaleSection, Tls
 from controllers.config.recovery import RecoverySection
 from controllers.config.values import Count, HttpUrl, Money, MoneyText, Name, Number, Text, TimeZone
@@ -27,8 +28,10 @@ from exporters.runtime.config import ConfigError, Section, read_yaml, validate
 
 __all__ = [
     "HOURS_PER_MONTH",
+    "AnnouncedEvent",
     "Bounds",
     "Budget",
+    "CalendarSection",
     "Capacity",
     "Cluster",
     "CommandTarget",
@@ -36,6 +39,7 @@ __all__ = [
     "ConfigError",
     "Count",
     "Demand",
+    "DemandFloor",
     "FixedCost",
     "ForecastSection",
     "Gross",

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from controllers.config.calendar import Holidays
 from controllers.config.values import Count, HttpUrl, Number, distinct
 from controllers.config.workloads import Lease
 from exporters.runtime.config import ListenAddress, Section
@@ -24,14 +25,24 @@ class Tls(Section):
 
 
 class Prometheus(Section):
-    """Where history is read. `tenant` is sent as X-Scope-OrgID; the bearer file is read again at each request."""
+    """Where history is read. `tenant` is sent as X-Scope-OrgID; the bearer file is read again at each request.
+
+    `longterm_url`: the server that keeps a year (prometheus/longterm.yml), where that is another one.
+    """
 
     url: HttpUrl = "http://127.0.0.1:9090"
+    longterm_url: HttpUrl | None = None
     headers: dict[str, str] = {}
     tenant: str | None = None
     bearer_file: Path | None = None
     tls: Tls = Tls()
     timeout_seconds: Annotated[Number, Field(gt=0, le=120)] = 10.0
+
+
+def _divides_the_day(seconds: int) -> int:
+    if 86_400 % seconds:
+        raise ValueError(f"found {seconds}, which does not divide a day; write 60, 120, 300, 600, 900, 1800 or 3600")
+    return seconds
 
 
 class ForecastSection(Section):
@@ -41,6 +52,9 @@ class ForecastSection(Section):
     interval_seconds: Annotated[Number, Field(ge=1)] = 30.0
     refit_seconds: Annotated[Number, Field(ge=60)] = 3600.0
     history_days: Annotated[Number, Field(gt=0, le=400)] = 30.0
+    step_seconds: Annotated[Count, Field(ge=60, le=3600), AfterValidator(_divides_the_day)] = 60  # fleets: 300
+    rollup_days: Annotated[Count, Field(ge=0, le=800)] = 365  # of hourly means; 0: none
+    holidays: Holidays | None = None  # of every workload that does not name its own
     valid_seconds: Annotated[Number, Field(gt=0)] = 900.0
     horizons_seconds: Annotated[
         list[Annotated[Count, Field(ge=60, le=86400)]], Field(min_length=1, max_length=5), AfterValidator(distinct)

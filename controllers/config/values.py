@@ -102,3 +102,22 @@ def distinct(values: list[Any]) -> list[Any]:
     if twice is not None:
         raise ValueError(f"found {twice} twice; remove one")
     return values
+
+
+_LENGTH = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+
+
+def seconds_of(duration: str) -> float:
+    """Of a length of time as it is written: '90m', '1h30m', '2d'. 0 for what is none."""
+    found = _LENGTH.fullmatch(duration)
+    sizes = zip(found.groups(), (86_400, 3600, 60, 1), strict=True) if found else ()
+    return float(sum(int(number or 0) * size for number, size in sizes))
+
+
+def _duration(value: object) -> object:
+    if not isinstance(value, str) or not 0 < seconds_of(value) <= 366 * 86_400:
+        raise ValueError(f"found {value!r}; write a length of time such as 90m, 2h, 1h30m or 1d")
+    return value
+
+
+Duration = Annotated[str, BeforeValidator(_duration, json_schema_input_type=str)]

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from controllers.config.calendar import CalendarSection
 from controllers.config.values import Count, MoneyText, Name, Number, Text, TimeZone
 from controllers.domain import Mode
 from exporters.runtime.config import Section
@@ -172,6 +173,7 @@ class Workload(Section):
     stabilization_window_seconds: Annotated[Number, Field(ge=0)] = 300.0  # for scale-in, as the HPA's
     limits: Limits = Limits()
     time_zone: TimeZone | None = None  # of its daily pattern; the budget's zone if absent
+    calendar: CalendarSection | None = None
 
     @property
     def identity(self) -> str:

@@ -202,7 +202,10 @@ def _known_keys(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]
                 following += _models_in(kind.model_fields[str(part)].annotation)
         current = [inner for kind in following for inner in _models_in(kind)]
     return [
-        key for kind in current if isinstance(kind, type) and issubclass(kind, BaseModel) for key in kind.model_fields
+        field.alias or key
+        for kind in current
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+        for key, field in kind.model_fields.items()
     ]
 
 
