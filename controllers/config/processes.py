@@ -39,9 +39,9 @@ class Prometheus(Section):
     timeout_seconds: Annotated[Number, Field(gt=0, le=120)] = 10.0
 
 
-def _divides_the_day(seconds: int) -> int:
-    if 86_400 % seconds:
-        raise ValueError(f"found {seconds}, which does not divide a day; write 60, 120, 300, 600, 900, 1800 or 3600")
+def _divides_an_hour(seconds: int) -> int:
+    if 3600 % seconds:
+        raise ValueError(f"found {seconds}, which does not divide an hour; write 60, 120, 300, 600, 900, 1800 or 3600")
     return seconds
 
 
@@ -52,7 +52,7 @@ class ForecastSection(Section):
     interval_seconds: Annotated[Number, Field(ge=1)] = 30.0
     refit_seconds: Annotated[Number, Field(ge=60)] = 3600.0
     history_days: Annotated[Number, Field(gt=0, le=400)] = 30.0
-    step_seconds: Annotated[Count, Field(ge=60, le=3600), AfterValidator(_divides_the_day)] = 60  # fleets: 300
+    step_seconds: Annotated[Count, Field(ge=60, le=3600), AfterValidator(_divides_an_hour)] = 60  # fleets: 300
     rollup_days: Annotated[Count, Field(ge=0, le=800)] = 365  # of hourly means; 0: none
     holidays: Holidays | None = None  # of every workload that does not name its own
     valid_seconds: Annotated[Number, Field(gt=0)] = 900.0

@@ -96,7 +96,7 @@ class FakeSource:
 
 
 def config(*names: str, **forecast: object) -> Config:
-    """A configuration of these workloads."""
+    """A configuration of these workloads; without a year, unless it is asked for."""
     return Config.model_validate(
         {
             "workloads": [
@@ -108,7 +108,7 @@ def config(*names: str, **forecast: object) -> Config:
                 }
                 for name in names
             ],
-            "forecast": forecast,
+            "forecast": {"rollup_days": 0, **forecast},
         }
     )
 

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from controllers.forecast.observe import OVERLAP_BINS, Observer
+from controllers.forecast.observe import OVERLAP_SECONDS, Observer
 from controllers.sources.prometheus import Kind, SourceError
 
 NOW = 1_700_000_010.0  # half past a minute
 NAME = "default/a"
+OVERLAP_BINS = round(OVERLAP_SECONDS / 60)
 
 
 def plenty() -> float:
