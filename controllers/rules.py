@@ -59,6 +59,14 @@ FORECAST = {
     "workload:forecast_arrivals:quantile": (
         "max by (workload, horizon_seconds, quantile) (tidewise_forecast_arrivals_quantile{})"
     ),
+    "workload:forecast_window_peak:quantile": (
+        "max by (workload, quantile) (tidewise_forecast_window_peak_quantile{})"
+    ),
+    "workload:forecast_window_begin_seconds:min": "min by (workload) (tidewise_forecast_window_begin_seconds{})",
+    "workload:forecast_window_end_seconds:max": "max by (workload) (tidewise_forecast_window_end_seconds{})",
+    "workload:forecast_noise_floor:ratio": (
+        "round(max by (workload, mean_seconds) (tidewise_forecast_noise_floor_ratio{}), 1 / 4096)"
+    ),
     "workload:forecast_made:timestamp": "min by (workload) (tidewise_forecast_made_timestamp_seconds{})",
     "workload:forecast_valid_until:timestamp": "min by (workload) (tidewise_forecast_valid_until_timestamp_seconds{})",
     "workload:forecast_gate:bool": "min by (workload) (tidewise_forecast_gate_open{})",
@@ -72,8 +80,9 @@ SCALE = {
     "workload:scaling_reason:bool": "max by (workload, reason) (tidewise_scale_decision_reason{})",
 }
 
-# prometheus/rules/forecast.yml has the due forecasts of these; other horizons are added to the generated file.
+# prometheus/rules/forecast.yml has what has to be written out for these; others are added to the generated file.
 FILED_HORIZONS: tuple[int, ...] = tuple(ForecastSection.model_fields["horizons_seconds"].default)
+FILED_QUANTILES: tuple[float, ...] = tuple(ForecastSection.model_fields["quantiles"].default)
 
 Match = Callable[..., str]  # match(name, *further matchers) -> a selector of one queue, of one service, or of all
 
@@ -106,32 +115,57 @@ def render(config: Config) -> str:
 
 
 def workload_rules(config: Config) -> dict[str, Any]:
-    """The rule file as a document: one group for the workloads, one more where horizons differ from the default."""
+    """The rule file as a document: a group for the workloads, further ones for what differs from the default horizons
+    and quantiles.
+    """
     rules = [
         {"record": record, "expr": expr, "labels": {"workload": workload.identity}}
         for workload in config.workloads
         for record, expr in [*_recorded(workload), *_constants(workload, config)]
     ]
     groups: list[dict[str, Any]] = [{"name": "tidewise-workloads", "rules": rules}]
-    further = [h for h in config.forecast.horizons_seconds if h not in FILED_HORIZONS]
-    if further:
-        due = [rule for horizon in further for rule in due_rules(horizon)]
+    due = [rule for h in config.forecast.horizons_seconds if h not in FILED_HORIZONS for rule in due_rules(h)]
+    lost = [rule for q in config.forecast.quantiles if q not in FILED_QUANTILES for rule in quantile_rules(q)]
+    if due:
         groups.append({"name": "tidewise-forecast-horizons", "rules": due})
+    if lost:
+        groups.append({"name": "tidewise-forecast-quantiles", "rules": lost})
     return {"groups": groups}
 
 
 def due_rules(horizon_seconds: int) -> list[dict[str, Any]]:
-    """What was said `horizon_seconds` ago about now: an offset has to be written out, so one rule a horizon."""
+    """What was said `horizon_seconds` ago about now, and what came since: one rule a horizon, since offsets and windows
+    have to be written out.
+    """
+    ago, horizon = f"{horizon_seconds}s", f'{{horizon_seconds="{horizon_seconds}"}}'
+    spoken_of = f"and on (workload) workload:forecast_due:value{horizon}"
+    rules = {
+        "workload:forecast_due:value": f"workload:forecast_demand:value{horizon} offset {ago}",
+        "workload:forecast_due:quantile": f"workload:forecast_demand:quantile{horizon} offset {ago}",
+        "workload:forecast_due_last:value": f"workload:demand:rate1m offset {ago}\n{spoken_of}",
+        "workload:forecast_due_peak:quantile": f"workload:forecast_peak:quantile{horizon} offset {ago}",
+        # whole minutes, as the forecast means them: any sixty seconds would reach higher
+        "workload:forecast_peak_outcome:max": (
+            f"max_over_time(workload:demand:rate1m[{ago}:1m]) and workload:demand:rate1m {spoken_of}\n"
+            f"unless on (workload) max_over_time(workload:demand_censored:bool[{ago}]) == 1"
+        ),
+    }
+    return [
+        # the label is of the source as well; it tells the rules apart
+        {"record": record, "expr": expr, "labels": {"horizon_seconds": str(horizon_seconds)}}
+        for record, expr in rules.items()
+    ]
+
+
+def quantile_rules(quantile: float) -> list[dict[str, Any]]:
+    """The quantile's loss, where it spoke too high and where too low: a label is no number, so one rule a quantile."""
+    missed = f'workload:forecast_quantile_error:value{{quantile="{quantile:g}"}}'
     return [
         {
-            "record": record,
-            "expr": f'{source}{{horizon_seconds="{horizon_seconds}"}} offset {horizon_seconds}s',
-            "labels": {"horizon_seconds": str(horizon_seconds)},  # of the source as well; it tells the rules apart
+            "record": "workload:forecast_pinball:value",
+            "expr": f"{1 - quantile:g} * clamp_min({missed}, 0)\n- {quantile:g} * clamp_max({missed}, 0)",
+            "labels": {"quantile": f"{quantile:g}"},
         }
-        for record, source in (
-            ("workload:forecast_due:value", "workload:forecast_demand:value"),
-            ("workload:forecast_due:quantile", "workload:forecast_demand:quantile"),
-        )
     ]
 
 

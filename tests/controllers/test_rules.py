@@ -75,14 +75,33 @@ def test_a_service_and_an_expression_have_no_backlog(tmp_path: Path) -> None:
 def test_further_horizons_bring_their_own_rules(tmp_path: Path) -> None:
     config = config_of(tmp_path, more="forecast: {horizons_seconds: [300, 7200]}\n")
     group = rules.workload_rules(config)["groups"][1]
+    spoken_of = 'and on (workload) workload:forecast_due:value{horizon_seconds="7200"}'
     assert group["name"] == "tidewise-forecast-horizons"
     assert [rule["expr"] for rule in group["rules"]] == [
         'workload:forecast_demand:value{horizon_seconds="7200"} offset 7200s',
         'workload:forecast_demand:quantile{horizon_seconds="7200"} offset 7200s',
+        f"workload:demand:rate1m offset 7200s\n{spoken_of}",
+        'workload:forecast_peak:quantile{horizon_seconds="7200"} offset 7200s',
+        (
+            f"max_over_time(workload:demand:rate1m[7200s:1m]) and workload:demand:rate1m {spoken_of}\n"
+            "unless on (workload) max_over_time(workload:demand_censored:bool[7200s]) == 1"
+        ),
     ]
+    assert {rule["labels"]["horizon_seconds"] for rule in group["rules"]} == {"7200"}
 
 
-def test_the_default_horizons_bring_none(tmp_path: Path) -> None:
+def test_further_quantiles_bring_their_own_rule(tmp_path: Path) -> None:
+    config = config_of(tmp_path, more="forecast: {quantiles: [0.1, 0.75]}\n")
+    group = rules.workload_rules(config)["groups"][1]
+    assert group["name"] == "tidewise-forecast-quantiles"
+    (rule,) = group["rules"]
+    assert rule["record"] == "workload:forecast_pinball:value"
+    assert rule["labels"] == {"quantile": "0.75"}
+    missed = 'workload:forecast_quantile_error:value{quantile="0.75"}'
+    assert rule["expr"] == f"0.25 * clamp_min({missed}, 0)\n- 0.75 * clamp_max({missed}, 0)"
+
+
+def test_the_default_horizons_and_quantiles_bring_none(tmp_path: Path) -> None:
     assert len(rules.workload_rules(config_of(tmp_path, "{queue: jobs}"))["groups"]) == 1
 
 

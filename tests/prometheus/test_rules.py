@@ -10,11 +10,13 @@ import yaml
 from controllers.check import read
 from controllers.rules import (
     FILED_HORIZONS,
+    FILED_QUANTILES,
     FORECAST,
     SCALE,
     due_rules,
     everything,
     expressions,
+    quantile_rules,
     queue_rules,
     render,
     service_rules,
@@ -96,7 +98,7 @@ def test_what_stands_in_for_a_rule_gives_what_the_rule_gives(parts_root: Path, t
         for workload, value in [(rest.split('"')[1], sample["value"])]
         for expr in [expressions(config)[record][workload]]
     ]
-    assert len(checks) == len(rules_of(GENERATED)) - 2  # without the due forecasts
+    assert len(checks) == len(yaml.safe_load(GENERATED.read_text())["groups"][0]["rules"])
     document["tests"] = [{**case, "promql_expr_test": checks, "alert_rule_test": []}]
     document["rule_files"] = [str(path) for path in [*RULES, GENERATED]]
     (tmp_path / "tests.yml").write_text(yaml.safe_dump(document))
@@ -128,9 +130,11 @@ def test_published_series_and_what_stands_in_for_them_are_one(name: str, templat
         assert found[record] == squeezed(template.replace("{}", "")), record
 
 
-def test_the_default_horizons_have_their_due_forecasts() -> None:
-    rules = [rule for rule in rules_of(ROOT / "prometheus" / "rules" / "forecast.yml") if "labels" in rule]
-    assert rules == [rule for horizon in FILED_HORIZONS for rule in due_rules(horizon)]
+def test_the_default_horizons_and_quantiles_have_their_rules() -> None:
+    rules = rules_of(ROOT / "prometheus" / "rules" / "forecast.yml")
+    written_out = [rule for rule in rules if {"horizon_seconds", "quantile"} & rule.get("labels", {}).keys()]
+    due = [rule for horizon in FILED_HORIZONS for rule in due_rules(horizon)]
+    assert written_out == due + [rule for quantile in FILED_QUANTILES for rule in quantile_rules(quantile)]
 
 
 def test_every_contract_series_is_named_in_its_page() -> None:
@@ -176,4 +180,5 @@ def test_ratios_are_rounded_for_the_disk() -> None:
     """`round(x, 1/4096)` takes a third of the room; drain_seconds is a time and accuracy is 1 - a rounded one."""
     found = {name: expr for path in RULES for name, expr in recorded(path.name).items() if ":ratio" in name}
     unrounded = {name for name, expr in found.items() if not expr.startswith("round(")}
-    assert unrounded == {"queue:drain_seconds:ratio", "workload:forecast_accuracy:ratio_1h"}
+    accuracy = {f"workload:forecast_accuracy:ratio_{window}" for window in ("1h", "1d", "7d")}
+    assert unrounded == {"queue:drain_seconds:ratio", *accuracy}
