@@ -5,18 +5,20 @@ Pure: the same history, fit and now give the same forecast, live, in a test and 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from controllers.domain import Forecast, Horizon
+from controllers.forecast import events
 from controllers.forecast.almanac import Calendar
-from controllers.forecast.backtest import outcome
+from controllers.forecast.backtest import outcome, times_of
 from controllers.forecast.calibration import Spread
 from controllers.forecast.gate import Gate as Gate
 from controllers.forecast.gate import Live, gate_of, judge, recent_origins, skill_of
-from controllers.forecast.history import Floats, History, Refusal, Why
+from controllers.forecast.history import Floats, History, Ints, Refusal, Why
 from controllers.forecast.models import MODELS
-from controllers.forecast.selection import NAIVES, STALE_SECONDS, Fitted, bias_at, bounded, correct
+from controllers.forecast.selection import NAIVES, STALE_SECONDS, Fitted, bias_at, bounded, correct, with_occasions
 from controllers.forecast.skill import UNKNOWN_SKILL, Skill
 
 USUAL_SWING = 1.3  # an hour's errors may be this much above the usual without the band growing
@@ -70,15 +72,21 @@ def outlook(
         raise Refusal(Why.STALE, f"the newest sample is {age:.0f} s old, the limit is {STALE_SECONDS:.0f} s")
     newest = len(known.values) - 1
     origins = recent_origins(newest, known.step_seconds, max(fitted.horizons))
-    paths = MODELS[fitted.model].paths(fitted.learned, known, np.append(origins, newest), fitted.steps)
+    plain = events.without(known, calendar, fitted.effects)
+
+    def told(model: str, learned: Any, at: Ints) -> Floats:
+        path = MODELS[model].paths(learned, plain, at, fitted.steps)
+        return with_occasions({model: path}, plain, at, calendar, fitted.effects)[model]
+
+    paths = told(fitted.model, fitted.learned, np.append(origins, newest))
     actual, censored = outcome(known, origins, fitted.steps)
     bias = bias_at(paths[:-1], actual, censored, origins, np.array([newest]), fitted.offset, known.step_seconds)
     path = correct(paths[-1:], fitted.correction, bias, fitted.offset)[0]
     path = np.minimum(path, MAX_RISE * float(np.nanmax(known.values)))
+    coming = times_of(newest + np.arange(1, fitted.steps + 1), known)
+    path = events.floored(path, coming, known.step_seconds, calendar)
     naives = [
-        MODELS[name].paths(fitted.parts[name].value, known, origins, fitted.steps)
-        for name in NAIVES
-        if name in fitted.wape and name in fitted.parts
+        told(name, fitted.parts[name].value, origins) for name in NAIVES if name in fitted.wape and name in fitted.parts
     ]
     live = judge(known, fitted, origins, paths[:-1], naives, actual, censored)
     skill = skill_of(known, fitted, origins, paths[:-1], naives)

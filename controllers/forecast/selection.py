@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
 
+from controllers.forecast import events
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.backtest import (
     CLOSE,
@@ -19,6 +20,7 @@ from controllers.forecast.backtest import (
     recent_bias,
     said,
     shortfall,
+    times_of,
     trial,
     wape,
     windows,
@@ -80,6 +82,7 @@ class Fitted:
     score: Mapping[str, float] = field(default_factory=dict)  # what models were chosen by: see `score_of`
     parts: Mapping[str, Learned] = field(default_factory=dict)  # everything fitted, for the next fit to go on from
     left_out: Mapping[str, str] = field(default_factory=dict)  # models that had no say, and why
+    effects: events.Effects = events.NO_EFFECTS  # of the calendar's occasions, which the models have not seen
     tried: Memory | None = None  # what was said in the backtest, for the next fit to go on from
     record: Record | None = None  # the model's errors beside the naive ones'
 
@@ -127,10 +130,12 @@ def select(
     leads = {horizon: leads_in(horizon, step) for horizon in sorted(horizons)}
     known = history.values[np.isfinite(history.values)]
     offset = OFFSET_RATIO * float(known.mean()) or 1e-9
+    effects = events.learn(history, calendar, hours)
+    plain = events.without(history, calendar, effects)
     same = before if before is not None and fits_on(before, history, time_zone, steps) else None
-    parts, left_out = fit_all(history, time_zone, steps, models, heavy, same, counter)
+    parts, left_out = fit_all(plain, time_zone, steps, models, heavy, same, counter)
     tried = trial(
-        history,
+        plain,
         time_zone,
         steps,
         models,
@@ -139,6 +144,8 @@ def select(
         before=same.tried if same else None,
         learned=same.parts if same else None,
     )
+    remembered = memory_of(tried, plain)
+    tried = replace(tried, paths=with_occasions(tried.paths, plain, tried.origins, calendar, effects))
     actual, censored = outcome(history, tried.origins, steps)
     common = comparable(tried.paths, len(tried.origins))
     testable = {h: lead for h, lead in leads.items() if np.isfinite(actual[common, lead - 1]).sum() >= MIN_PAIRS}
@@ -188,7 +195,8 @@ def select(
         score=scores,
         parts=parts,
         left_out={**tried.failures, **left_out},
-        tried=memory_of(tried, history),
+        effects=effects,
+        tried=remembered,
         record=record(
             history,
             tried.origins,
@@ -198,6 +206,25 @@ def select(
             tried.spacing * step,
         ),
     )
+
+
+def with_occasions(
+    paths: Mapping[str, Floats], history: History, origins: Ints, calendar: Calendar, effects: events.Effects
+) -> dict[str, Floats]:
+    """Paths (origins, steps) of models that know no calendar, as its events and holidays change them."""
+    steps = max((path.shape[1] for path in paths.values()), default=0)
+    if not len(origins) or not steps or effects is events.NO_EFFECTS:
+        return dict(paths)
+    bins = np.arange(int(origins.min()) + 1, int(origins.max()) + steps + 1)
+    times = times_of(bins, history)
+    ratio = events.factor(effects, calendar, times, history.step_seconds)
+    if (ratio == 1.0).all():
+        return dict(paths)
+    mine = ratio[origins[:, None] + np.arange(1, steps + 1) - bins[0]]
+    return {
+        name: np.where(mine != 1.0, np.maximum((path + effects.offset) * mine - effects.offset, 0.0), path)
+        for name, path in paths.items()
+    }
 
 
 def fits_on(before: Fitted, history: History, time_zone: str, steps: int) -> bool:
