@@ -6,7 +6,15 @@ from functools import partial
 from typing import Any
 
 from controllers.forecast.history import Floats, History, Ints
-from controllers.forecast.models import ensemble, last_value, ridge, seasonal_naive
+from controllers.forecast.models import (
+    ensemble,
+    fourier,
+    holt_winters,
+    last_value,
+    profile_ratio,
+    ridge,
+    seasonal_naive,
+)
 
 Fit = Callable[[History, str, int], Any]
 Paths = Callable[[Any, History, Ints, int], Floats]
@@ -31,6 +39,9 @@ class Model:
 MODELS: dict[str, Model] = {
     "last_value": Model(last_value.fit, last_value.paths, last_value.NEEDS_SECONDS),
     "seasonal_naive": Model(seasonal_naive.fit, seasonal_naive.paths, seasonal_naive.NEEDS_SECONDS),
+    "holt_winters": Model(holt_winters.fit, holt_winters.paths, holt_winters.NEEDS_SECONDS),
+    "fourier": Model(fourier.fit, fourier.paths, fourier.NEEDS_SECONDS),
+    "profile_ratio": Model(profile_ratio.fit, profile_ratio.paths, profile_ratio.NEEDS_SECONDS),
     "ridge": Model(ridge.fit, ridge.paths, ridge.NEEDS_SECONDS),
 }
 

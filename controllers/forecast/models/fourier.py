@@ -1,0 +1,143 @@
+"""Waves of the day and the week on a log scale, and what of the last hours' deviations from them goes on.
+
+The waves are fitted by ridge regression on means of half an hour, quicker waves and those that tell weekdays apart
+being held down more. The curve they draw is a table of the week; `deviation` learns for each lead how fast reality
+returns to it. What steady periods other than the calendar's add (`seasons`) is divided out first and put back last.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from controllers.forecast.features import Basis, basis
+from controllers.forecast.history import Floats, History, Ints
+from controllers.forecast.models import deviation
+from controllers.forecast.models.days import Days, by_days, coarse, coarse_leads, coarse_paths
+from controllers.forecast.models.deviation import Persistence
+from controllers.forecast.seasons import Phases, ends, phase_factors
+
+NEEDS_SECONDS = 1.25 * 86_400.0
+FITTED_SECONDS = 1800.0
+DAY_WAVES = 12
+WEEK_WAVES = 6  # of the week, and to either side of each of the first day waves
+MODULATED = 6  # day waves that differ between weekdays
+WEEK_AFTER_DAYS = 13.0  # before, weekdays cannot be told from chance
+PENALTY = 20.0
+HALF_LIFE_DAYS = 14.0
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    basis: Basis
+    curve: Floats  # (7, slots): demand per second at each slot of the week
+    persistence: Persistence
+    phases: tuple[Phases, ...]  # of steady periods other than the calendar's
+
+
+def fit(history: History, time_zone: str, steps: int) -> Learned:
+    fixed = basis(history, time_zone)
+    phases = phase_factors(history)
+    history = scaled(history, phases, fixed)
+    part = coarse(history, len(history.values) - 1)
+    step, count, offset = part.step_seconds, len(part.values), fixed.level_offset
+    days = by_days(part, time_zone, fixed.ceiling, 0)
+    table = week_curve(days, offset)
+    values = np.minimum(part.values, fixed.ceiling)
+    curve = at_places(table, days, days.places)
+    rows = np.arange(min(days.slots // 2, count // 3), count, max(1, count // deviation.ROWS))
+    recent = deviation.deviations(values, curve, offset, step, rows)
+    leads = deviation.regressed_leads(coarse_leads(history, steps), step)
+    weights = []
+    for lead in leads.tolist():
+        inside = rows + lead < count
+        at = rows[inside] + lead
+        came = np.log((values[at] + offset) / (curve[at] + offset))
+        age = (count - at) / days.slots
+        weights.append(deviation.learn(recent[:, inside], came, curve[at] + offset, age, part.censored[at]))
+    return Learned(fixed, table, Persistence(leads, np.array(weights)), phases)
+
+
+def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floats:
+    level = scaled(history, learned.phases, learned.basis)
+    demand = coarse_paths(level, origins, steps, lambda part, at, count: _paths(learned, part, at, count))
+    if learned.phases:
+        at = origins[:, None] + np.arange(1, steps + 1)
+        factor = factors(learned.phases, ends(history, at))
+        offset = learned.basis.level_offset
+        demand = np.clip((demand + offset) * factor - offset, 0.0, learned.basis.ceiling)
+    return demand
+
+
+def factors(phases: tuple[Phases, ...], times: Floats) -> Floats:
+    found: Floats = np.exp(np.sum([one.at(times) for one in phases], axis=0))
+    return found
+
+
+def scaled(history: History, phases: tuple[Phases, ...], fixed: Basis) -> History:
+    """Demand without what the phases of steady periods add."""
+    if not phases:
+        return history
+    factor = factors(phases, ends(history, np.arange(len(history.values))))
+    values = np.maximum(
+        (np.minimum(history.values, fixed.ceiling) + fixed.level_offset) / factor - fixed.level_offset, 0.0
+    )
+    return History(history.start, history.step_seconds, values, history.censored)
+
+
+def _paths(learned: Learned, part: History, origins: Ints, steps: int) -> Floats:
+    fixed, offset = learned.basis, learned.basis.level_offset
+    days = by_days(part, fixed.time_zone, fixed.ceiling, steps)
+    curve = at_places(learned.curve, days, days.places)
+    values = np.minimum(part.values, fixed.ceiling)
+    recent = deviation.deviations(values, curve[: len(values)], offset, part.step_seconds, origins)
+    at = origins[:, None] + np.arange(1, steps + 1)
+    ratio = np.exp(deviation.ahead(learned.persistence, recent, steps))
+    demand: Floats = np.clip((curve[at] + offset) * ratio - offset, 0.0, fixed.ceiling)
+    return demand
+
+
+def week_curve(days: Days, offset: float) -> Floats:
+    """Demand per second that the waves say at each slot of the week: (7, slots)."""
+    count, slots = days.values.shape
+    size = next(size for size in range(max(1, round(FITTED_SECONDS / days.step_seconds)), 0, -1) if slots % size == 0)
+    parts = days.values.reshape(count, -1, size)
+    known = np.isfinite(parts)
+    counts = known.sum(axis=2)
+    means = np.where(known, parts, 0.0).sum(axis=2) / np.maximum(counts, 1)
+    seen = (counts > 0).ravel()
+    y = np.log(means.ravel() + offset)[seen]
+    weekly = seen.sum() * size / slots >= WEEK_AFTER_DAYS
+    # all places in the week, in parts of a day, then the rows that are known
+    of_week = (np.arange(7 * parts.shape[1]) + 0.5) / parts.shape[1]
+    x, penalty = waves(of_week, weekly)
+    place = (days.weekdays[:count, None] * parts.shape[1] + np.arange(parts.shape[1])).ravel()[seen]
+    age = (count - np.arange(count).repeat(parts.shape[1]))[seen]
+    weights = 0.5 ** (age / HALF_LIFE_DAYS)
+    # rows of one place in the week share their regressors: sum them up first
+    mass = np.bincount(place, weights, minlength=len(of_week))
+    total = np.bincount(place, weights * y, minlength=len(of_week))
+    gram = (x * mass) @ x.T
+    gram[np.diag_indices(len(x))] += penalty * PENALTY * parts.shape[1] / 24 + 1e-9
+    weights_of_waves = np.linalg.solve(gram, x @ total)
+    fine, _ = waves((np.arange(7 * slots) + 0.5) / slots, weekly)
+    curve: Floats = np.maximum(np.exp(np.clip(weights_of_waves @ fine, -690.0, 690.0)) - offset, 0.0)
+    return curve.reshape(7, slots)
+
+
+def waves(of_week: Floats, weekly: bool) -> tuple[Floats, Floats]:
+    """Cosines and sines at times in days since Monday (waves, times), and how firmly each is held down."""
+    turns = [(float(wave), (wave / DAY_WAVES) ** 2) for wave in range(1, DAY_WAVES + 1)]
+    if weekly:
+        turns += [(wave / 7, 0.3) for wave in range(1, WEEK_WAVES + 1)]
+        for day_wave in range(1, MODULATED + 1):
+            turns += [(day_wave + side / 7, 1.0) for side in (-3, -2, -1, 1, 2, 3)]
+    angles = 2 * np.pi * np.array([turn for turn, _ in turns])[:, None] * of_week
+    firm = np.array([firmness for _, firmness in turns])
+    return np.concatenate((np.ones((1, len(of_week))), np.cos(angles), np.sin(angles))), np.concatenate(
+        ([0.0], firm, firm)
+    )
+
+
+def at_places(table: Floats, days: Days, places: Ints) -> Floats:
+    found: Floats = table[days.weekdays[places // days.slots], places % days.slots]
+    return found
