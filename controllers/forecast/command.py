@@ -8,9 +8,10 @@ from pathlib import Path
 
 from controllers import loop
 from controllers.config import Config, load
+from controllers.forecast.calendars import Calendars
 from controllers.forecast.history import Refusal
 from controllers.forecast.observe import Observer
-from controllers.forecast.run import build, calendar_of, forecast_of
+from controllers.forecast.run import build, forecast_of
 from controllers.forecast.show import as_json, table
 from controllers.sources.prometheus import Source, SourceError
 
@@ -45,13 +46,15 @@ def once(config: Config, source: Source, form: str) -> int:
     except SourceError as error:
         print(f"{source.url}: {error}", file=sys.stderr)
         return 1
+    calendars = Calendars(config)
     missing, answers = 0, []
     for workload in config.workloads:
         name = workload.identity
         try:
             history = observer.history(name).until(now)
-            fitted = select(history, calendar_of(config, name), config.forecast.horizons_seconds)
-            answers.append(as_json(name, forecast_of(config, name, history, fitted, now, None), fitted))
+            calendar = calendars.of(name, now)
+            fitted = select(history, calendar, config.forecast.horizons_seconds, hours=observer.hours(name))
+            answers.append(as_json(name, forecast_of(config, calendar, history, fitted, now, None), fitted))
         except Refusal as refusal:
             missing += 1
             print(f"{name}: no forecast ({refusal.why.value}): {refusal}", file=sys.stderr)

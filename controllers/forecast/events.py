@@ -7,7 +7,7 @@ would have come is the day's profile of the same weekdays, occasions left out, t
 How `select` and `outlook` use it (times are those of bins' ends):
 
     effects = learn(history, calendar, hours); history = without(history, calendar, effects)  # before anything else
-    path = with_occasions(path, times, step_seconds, calendar, effects)  # the path ahead, before its quantiles
+    path = (path + effects.offset) * factor(effects, calendar, times, step_seconds) - effects.offset  # ahead
     value = floored(value, times, step_seconds, calendar)  # so each quantile; peaks, arrivals by `floor_between`
 """
 
@@ -122,15 +122,9 @@ def without(history: History, calendar: Calendar, effects: Effects) -> History:
 
 
 def factor(effects: Effects, calendar: Calendar, times: Floats, step_seconds: float = 60.0) -> Floats:
-    """What occasions multiply demand by in the bins that end at `times` (Unix seconds, ascending); 1: nothing."""
+    """By what occasions multiply demand + offset in bins that end at `times` (Unix seconds, ascending); 1: nothing."""
     ratios: Floats = np.exp(_logs(effects, calendar, times, step_seconds))
     return ratios
-
-
-def with_occasions(values: Floats, times: Floats, step_seconds: float, calendar: Calendar, effects: Effects) -> Floats:
-    """`values` (…, bins) of bins that end at `times`, ascending, as the calendar's occasions change them."""
-    logs = _logs(effects, calendar, times, step_seconds)
-    return _moved(values, logs, effects.offset) if logs.any() else values
 
 
 def floored(values: Floats, times: Floats, step_seconds: float, calendar: Calendar) -> Floats:

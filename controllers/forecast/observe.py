@@ -27,7 +27,7 @@ SLACK_SECONDS = 86_400.0  # the window moves on twice a day, not once a minute
 class Observer:
     """The last days of demand of every workload, and a year of its hourly means. Not for several threads.
 
-    `longterm`: the server that has the year, where that is another one.
+    `longterm`: who is asked for the year; None: the server of `prometheus.longterm_url`, else `source`.
     """
 
     def __init__(self, source: Source, config: Config, longterm: Source | None = None) -> None:
@@ -42,6 +42,8 @@ class Observer:
         self._newest = 0  # number (end divided by the step) of the last bin read; 0: none
         self._oldest = 1  # first bin read
         self._chunk = max(MIN_CHUNK_BINS, min(MAX_CHUNK_BINS, MAX_SAMPLES // max(1, len(self._names))))
+        if longterm is None and config.prometheus.longterm_url is not None:
+            longterm = Source(config.prometheus.model_copy(update={"url": config.prometheus.longterm_url}))
         self._rollups = Rollups(longterm or source, self._names, config.forecast.rollup_days)
         self.errors: dict[str, SourceError] = {}  # workloads whose own expression failed in the last reading
 
@@ -80,7 +82,7 @@ class Observer:
 
     def hours(self, workload: str) -> History | None:
         """Hourly means (UTC hours) of up to `rollup_days`, the history's included; None while there are none."""
-        return self._rollups.history(workload)
+        return self._rollups.history(workload, int(self._newest * self._step // 3600))
 
     def _begin(self, now: float, remaining: Callable[[], float]) -> None:
         self._phase = self._sampled_at(now, remaining())

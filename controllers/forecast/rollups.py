@@ -84,12 +84,12 @@ class Rollups:
                 return
             self._oldest = first
 
-    def history(self, workload: str) -> History | None:
-        """None while nothing is known of it."""
+    def history(self, workload: str, last: int) -> History | None:
+        """Until the hour `last` at most; None while nothing is known of it."""
         if self._grid is None:
             return None
         first = max(self._oldest, self._newest - self._hours + 1)
-        found = self._grid.history(workload, first, self._newest, HOUR_SECONDS, 0.0)
+        found = self._grid.history(workload, first, min(self._newest, last), HOUR_SECONDS, 0.0)
         return found if np.isfinite(found.values).any() else None
 
     def _fill(self, grid: Grid, first: int, last: int, seconds: float) -> None:

@@ -9,6 +9,7 @@ import structlog
 from controllers.config import Config
 from controllers.forecast import lead_time
 from controllers.forecast.almanac import Calendar
+from controllers.forecast.calendars import Calendars
 from controllers.forecast.fit import Fitter
 from controllers.forecast.history import History, Refusal
 from controllers.forecast.job import Done, Failure, Job
@@ -51,6 +52,7 @@ class Forecaster:
         self._config = config
         self._source = source
         self._observer = Observer(source, config)
+        self._calendars = Calendars(config)
         self._fitter = fitter or Fitter()
         self._fits: dict[str, Fitted] = {}
         self._started = 0.0
@@ -115,7 +117,12 @@ class Forecaster:
                 history = histories[name].until(now)
             except Refusal:  # the forecast says so
                 continue
-            due[name] = Job(history, calendar_of(self._config, name), tuple(self._config.forecast.horizons_seconds))
+            due[name] = Job(
+                history,
+                self._calendars.of(name, now),
+                tuple(self._config.forecast.horizons_seconds),
+                hours=self._observer.hours(name),
+            )
         windows = self._windows(tick) if due else {}
         return {name: replace(job, window=windows[name]) for name, job in due.items()}
 
@@ -156,7 +163,8 @@ class Forecaster:
             history.until(now)  # says what is wrong with the history even before anything is fitted
             if fitted is None:
                 return before
-            made = forecast_of(self._config, name, history, fitted, now, before.outlook)
+            calendar = self._calendars.of(name, now)
+            made = forecast_of(self._config, calendar, history, fitted, now, before.outlook)
         except Refusal as refusal:
             if before.refused != refusal.why:
                 self._log.warning("forecast_refused", workload=name, reason=refusal.why.value, error=str(refusal))
@@ -167,21 +175,15 @@ class Forecaster:
 
 
 def forecast_of(
-    config: Config, workload: str, history: History, fitted: Fitted, now: float, before: Outlook | None
+    config: Config, calendar: Calendar, history: History, fitted: Fitted, now: float, before: Outlook | None
 ) -> Outlook:
     """Raises Refusal."""
     return outlook(
         history,
-        calendar_of(config, workload),
+        calendar,
         fitted,
         now,
         quantiles=config.forecast.quantiles,
         valid_seconds=config.forecast.valid_seconds,
         gate_was_open=before.forecast.gate_open if before is not None else None,
     )
-
-
-def calendar_of(config: Config, workload: str) -> Calendar:
-    """In the workload's own time zone, else the budget's, else UTC."""
-    found = next(w for w in config.workloads if w.identity == workload)
-    return Calendar(found.time_zone or (config.budget.time_zone if config.budget else "UTC"))
