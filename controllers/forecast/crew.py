@@ -6,6 +6,7 @@ Nothing here outlives it: the kernel ends the processes of the pool when this on
 
 import ctypes
 import functools
+import multiprocessing
 import os
 import pickle
 import signal
@@ -19,8 +20,7 @@ from controllers.forecast.job import Done, Failure, Job, Packed, done, edition
 from controllers.forecast.selection import Fitted
 
 NICENESS = 10
-CONNECT_SECONDS = 10.0  # for a Dask scheduler to answer
-MAX_TRIES = 3  # of one job whose worker process died: whoever is in it every time is to blame
+CONNECT_SECONDS = 5.0  # for a Dask scheduler to answer
 
 Fit = Callable[[Job], Fitted]
 Answer = tuple[str, bytes]
@@ -42,22 +42,14 @@ class Waiting:
         self._lock = threading.Lock()  # joblib takes the next job in the thread that heard of a result
         self._turn = 0
         self._out: dict[str, Packed] = {}
-        self._tries: dict[str, int] = {}
         self._ended = False
 
     def __iter__(self) -> Iterator[tuple[str, Packed]]:
         """Everything unanswered. Whoever iterated before gets nothing more."""
         with self._lock:
             self._turn += 1
-            turn, again = self._turn, list(self._out)
-        for name in again:
-            with self._lock:
-                if turn != self._turn:
-                    return
-                packed = self._out.get(name)
-                self._tries[name] = self._tries.get(name, 1) + 1
-            if packed is not None:
-                yield name, packed
+            turn, again = self._turn, self.unanswered
+        yield from again.items()
         while True:
             with self._lock:
                 if self._ended or turn != self._turn:
@@ -79,9 +71,10 @@ class Waiting:
         """Whether this is the job's first answer."""
         return self._out.pop(name, None) is not None
 
-    def hopeless(self) -> list[str]:
-        """Jobs that were handed out too often."""
-        return [name for name in self._out if self._tries.get(name, 1) >= MAX_TRIES]
+    @property
+    def unanswered(self) -> dict[str, Packed]:
+        """What was handed out, as far as there is no answer."""
+        return dict(self._out)
 
 
 def work(parent: int, jobs: Connection, answers: Connection, fit: Fit, workers: int, scheduler: str | None) -> None:
@@ -113,7 +106,7 @@ def tell(answers: Connection, waiting: Waiting, results: Iterable[Answer]) -> No
 
 
 def in_pool(waiting: Waiting, fit: Fit, workers: int) -> Iterator[Answer]:
-    """Fits in processes of this machine. Returns early when one of them died; then some jobs are left."""
+    """Fits in processes of this machine. One that dies takes along what all of them had; those jobs get one each."""
     import joblib
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
@@ -122,9 +115,31 @@ def in_pool(waiting: Waiting, fit: Fit, workers: int) -> Iterator[Answer]:
         end = functools.partial(end_with_parent, os.getpid())
         with joblib.parallel_config(backend="loky", initializer=end, max_nbytes=None):
             yield from parallel(waiting, fit, workers or max(1, joblib.cpu_count() - 1))
-    except BrokenProcessPool as error:
-        for name in waiting.hopeless():
-            yield name, pickle.dumps(Done(Failure("died", f"the processes that fitted it ended: {error}")))
+    except BrokenProcessPool:
+        for name, packed in waiting.unanswered.items():
+            yield name, alone(packed, fit)
+
+
+def alone(packed: Packed, fit: Fit) -> bytes:
+    """Fits in a process of its own: whether it survives is this job's doing."""
+    context = multiprocessing.get_context("spawn")
+    answers, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=work_alone, args=(os.getpid(), theirs, packed, fit))
+    process.start()
+    theirs.close()
+    try:
+        return answers.recv_bytes()
+    except (EOFError, OSError):
+        process.join()
+        return pickle.dumps(Done(Failure("died", f"the fitting process ended with status {process.exitcode}")))
+    finally:
+        process.join()
+        answers.close()
+
+
+def work_alone(parent: int, answers: Connection, packed: Packed, fit: Fit) -> None:
+    end_with_parent(parent)
+    answers.send_bytes(done(packed, fit))
 
 
 def on_cluster(waiting: Waiting, fit: Fit, scheduler: str) -> Iterator[Answer]:
@@ -145,6 +160,8 @@ def on_cluster(waiting: Waiting, fit: Fit, scheduler: str) -> Iterator[Answer]:
             raise ClusterError(
                 "cluster_lost", f"forecast.scheduler {scheduler}: {type(error).__name__}: {error}"
             ) from None
+        if waiting.left:  # joblib may take results that were cancelled for the end
+            raise ClusterError("cluster_lost", f"forecast.scheduler {scheduler}: the connection ended")
 
 
 def same_edition(client: Any, scheduler: str) -> None:

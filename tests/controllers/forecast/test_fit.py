@@ -2,8 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -89,3 +92,131 @@ def test_close_ends_the_process_at_once_and_it_runs_at_low_priority(job: Job) ->
     assert time.monotonic() - began < 2
     assert not process.is_running()
     assert fitter.collect() == {}
+
+
+def deadly(job: Job) -> Fitted:
+    if job.calendar.time_zone == "Mars/Olympus":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return fit(job)
+
+
+def noting(job: Job) -> Fitted:
+    """Leaves its process id in a folder, then takes forever."""
+    Path(job.calendar.holidays[0], str(os.getpid())).touch()
+    return slowly(job)
+
+
+def until_noted(folder: Path, count: int) -> list[psutil.Process]:
+    """The processes that fit, once there are so many."""
+    until = time.monotonic() + 30
+    while len(found := list(folder.iterdir())) < count and time.monotonic() < until:
+        time.sleep(0.05)
+    assert len(found) == count
+    return [psutil.Process(int(file.name)) for file in found]
+
+
+def test_a_pool_fits_as_one_process_does_and_costs_are_told(fortnight: History) -> None:
+    job = Job(fortnight.first(2000), Calendar(), (120, 300))
+    jobs = {"default/a": job, "default/b": replace(job, history=fortnight.first(1900))}
+    answers = []
+    for workers in (1, 2):
+        fitter = Fitter(workers=workers)
+        fitter.begin(jobs)
+        done = fitter.collect(60.0)
+        assert all(one.cpu_seconds > 0 for one in done.values())
+        answers.append({name: one.result.wape for name, one in done.items() if isinstance(one.result, Fitted)})
+    assert set(answers[0]) == set(jobs)
+    assert answers[1] == {name: pytest.approx(wape, rel=1e-9) for name, wape in answers[0].items()}
+
+
+def test_a_process_of_the_pool_that_dies_each_time_costs_its_own_workload_only(job: Job) -> None:
+    jobs = {f"default/{number}": job for number in range(6)}
+    jobs["default/bad"] = replace(job, calendar=Calendar("Mars/Olympus"))
+    fitter = Fitter(deadly, workers=2)
+    fitter.begin(jobs)
+    done = fitter.collect(60.0)
+    assert {name for name, one in done.items() if isinstance(one.result, Failure)} == {"default/bad"}
+    assert isinstance(done["default/bad"].result, Failure)
+    assert done["default/bad"].result.kind == "died"
+    assert set(done) == set(jobs)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends what is below a process on Linux only")
+def test_nothing_of_the_pool_outlives_the_process_above_it(job: Job, tmp_path: Path) -> None:
+    before = set(os.listdir("/dev/shm"))
+    fitter = Fitter(noting, workers=2)
+    noted = replace(job, calendar=Calendar(holidays={0: str(tmp_path)}))
+    fitter.begin({"default/a": noted, "default/b": noted})
+    pool = until_noted(tmp_path, 2)
+    assert fitter.pid is not None
+    assert {process.ppid() for process in pool} == {fitter.pid}
+    everything = psutil.Process(fitter.pid).children(recursive=True)
+    os.kill(fitter.pid, signal.SIGKILL)
+    _, alive = psutil.wait_procs(everything, timeout=10)
+    assert alive == []
+    assert set(os.listdir("/dev/shm")) <= before
+    fitter.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends what is below a process on Linux only")
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+def test_nothing_outlives_the_process_that_publishes(tmp_path: Path, blow: signal.Signals) -> None:
+    """However that ends; by Ctrl-C it also says nothing but its own traceback."""
+    code = (
+        "import sys, numpy as np\n"
+        "from controllers.forecast.almanac import Calendar\n"
+        "from controllers.forecast.fit import Fitter\n"
+        "from controllers.forecast.history import History\n"
+        "from controllers.forecast.job import Job\n"
+        "from tests.controllers.forecast.test_fit import noting\n"
+        "history = History(1.7e9, 60.0, np.ones(300), np.zeros(300, dtype=bool))\n"
+        "fitter = Fitter(noting, workers=2)\n"
+        "job = Job(history, Calendar(holidays={0: sys.argv[1]}), (120,))\n"
+        "fitter.begin({'a': job, 'b': job})\n"
+        "fitter.collect(60.0)\n"
+    )
+    root = Path(__file__).parents[3]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=root, stderr=subprocess.PIPE, start_new_session=True
+    )
+    pool = until_noted(tmp_path, 2)
+    everything = psutil.Process(parent.pid).children(recursive=True)
+    os.killpg(parent.pid, blow) if blow is signal.SIGINT else parent.kill()  # Ctrl-C goes to all of them
+    _, said = parent.communicate(timeout=20)
+    _, alive = psutil.wait_procs([*everything, *pool], timeout=10)
+    assert alive == []
+    if blow is signal.SIGINT:
+        assert said.count(b"Traceback") == 1
+
+
+def test_only_workloads_that_were_being_fitted_are_blamed_for_a_death(fortnight: History) -> None:
+    """The others are not mentioned, and come first in the next round."""
+    job = Job(fortnight, Calendar(), (120,))  # of some hundred kB: the pipe holds no two
+    jobs = {f"default/{number}": replace(job, history=fortnight.first(300)) for number in range(2)}
+    jobs |= {"default/bad": replace(job, calendar=Calendar("Mars/Olympus"))}
+    jobs |= {f"default/{number}": job for number in range(3, 20)}
+    fitter = Fitter(deadly)
+    assert len(fitter.begin(jobs)) == 20
+    done = fitter.collect(60.0)
+    assert {name for name, one in done.items() if isinstance(one.result, Fitted)} == {"default/0", "default/1"}
+    blamed = {name for name, one in done.items() if isinstance(one.result, Failure)}
+    assert "default/bad" in blamed
+    assert len(blamed) <= 4
+
+
+def test_a_round_that_gives_nothing_any_more_is_ended(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controllers.forecast.fit.STUCK_SECONDS", 1.0)
+    fitter = Fitter(slowly)
+    fitter.begin({"default/a": job})
+    assert fitter.collect(0.5) == {}
+    stuck = fitter.collect(1.0)["default/a"].result
+    assert isinstance(stuck, Failure)
+    assert stuck.kind == "stuck"
+    assert not fitter.busy
+
+
+def test_jobs_beyond_the_rounds_size_wait_for_the_next(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controllers.forecast.fit.ROUND_BYTES", 6000)
+    fitter = Fitter(slowly)
+    assert fitter.begin({f"default/{number}": job for number in range(9)}) == ["default/0", "default/1"]
+    fitter.close()
