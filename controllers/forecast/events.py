@@ -29,11 +29,11 @@ PIECES = (slice(0, LEAD_PARTS), slice(LEAD_PARTS, LEAD_PARTS + BODY_PARTS), slic
 GRAIN_SECONDS = 600.0  # effects are learned from means of this length, or of a bin where that is longer
 EVENT_LEVEL_SECONDS = 12 * 3600.0  # around an event: from there its level is taken
 HOLIDAY_LEVEL_SECONDS = 60 * 3600.0  # around its middle: the nearest days
-OTHER_DAYS = 0.15  # weight of other weekdays in what would have come
+OTHER_DAYS = 0.02  # weight of other weekdays in what would have come: they count where the same one is not known
 MEMORY_DAYS = 28.0  # after these a day counts 1/e in it
 ALIKE = 3.0  # neighbouring parts whose noise is alike count as one
 OFFSET_RATIO = 0.05  # of the mean, added before logarithms: tames zeros
-MAX_LOG = 6.0  # a factor of 400: demand that is there on occasions only
+MAX_LOG = 8.0  # a factor of 3000: demand that is there on occasions only
 LEAST_DAYS = 3  # of history, before there is anything to compare with
 QUIET_SHARE = 0.5  # before a holiday was seen: half the way to the quietest weekday
 
