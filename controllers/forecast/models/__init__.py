@@ -39,12 +39,15 @@ class Model:
 MODELS: dict[str, Model] = {
     "last_value": Model(last_value.fit, last_value.paths, last_value.NEEDS_SECONDS),
     "seasonal_naive": Model(seasonal_naive.fit, seasonal_naive.paths, seasonal_naive.NEEDS_SECONDS),
+    "day_naive": Model(seasonal_naive.fit_day, seasonal_naive.paths, seasonal_naive.NEEDS_SECONDS),
+    "week_naive": Model(seasonal_naive.fit_week, seasonal_naive.paths, seasonal_naive.NEEDS_WEEK_SECONDS),
     "holt_winters": Model(holt_winters.fit, holt_winters.paths, holt_winters.NEEDS_SECONDS),
     "fourier": Model(fourier.fit, fourier.paths, fourier.NEEDS_SECONDS),
     "profile_ratio": Model(profile_ratio.fit, profile_ratio.paths, profile_ratio.NEEDS_SECONDS),
     "ridge": Model(ridge.fit, ridge.paths, ridge.NEEDS_SECONDS),
 }
 
+NAIVE = ("last_value", "day_naive", "week_naive")  # good ones have a say as well
 CHEAP = ("ridge", "fourier", "holt_winters", "profile_ratio")
 HEAVY = ("arima", "random_forest", "gradient_boosting")
 
@@ -56,5 +59,5 @@ def mixed(*names: str) -> Model:
     return Model(partial(ensemble.fit, members), partial(ensemble.paths, members), needs, members=tuple(members))
 
 
-MODELS["cheap_ensemble"] = mixed(*CHEAP)
-MODELS["ensemble"] = mixed(*CHEAP, *HEAVY)
+MODELS["cheap_ensemble"] = mixed(*NAIVE, *CHEAP)
+MODELS["ensemble"] = mixed(*NAIVE, *CHEAP, *HEAVY)

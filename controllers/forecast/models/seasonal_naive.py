@@ -1,4 +1,4 @@
-"""What was at this time yesterday, or at this time last week, will be again: whichever was nearer of late."""
+"""What was at this time yesterday, or at this time last week, will be again; or whichever was nearer of late."""
 
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ from controllers.forecast.features import hold, same_time
 from controllers.forecast.history import Floats, History, Ints, utc_offsets
 
 NEEDS_SECONDS = 86_400.0
+NEEDS_WEEK_SECONDS = 8 * 86_400.0
 SCORED_DAYS = 14
 
 
@@ -30,6 +31,14 @@ def fit(history: History, time_zone: str, steps: int) -> Season:
         if len(error) > 2 * day or days == 1:
             errors[days] = float(error.mean()) if len(error) else float("inf")
     return Season(time_zone, min(errors, key=errors.__getitem__))
+
+
+def fit_day(history: History, time_zone: str, steps: int) -> Season:
+    return Season(time_zone, 1)
+
+
+def fit_week(history: History, time_zone: str, steps: int) -> Season:
+    return Season(time_zone, 7)
 
 
 def paths(learned: Season, history: History, origins: Ints, steps: int) -> Floats:
