@@ -9,23 +9,24 @@ import structlog
 from controllers.config import Config
 from controllers.forecast import lead_time
 from controllers.forecast.almanac import Calendar
+from controllers.forecast.backtest import effort_for
 from controllers.forecast.calendars import Calendars
+from controllers.forecast.facts import Facts, facts
 from controllers.forecast.fit import Fitter
 from controllers.forecast.history import History, Refusal
 from controllers.forecast.job import Done, Failure, Job
 from controllers.forecast.observe import Observer
 from controllers.forecast.predict import Outlook, outlook
-from controllers.forecast.publish import ForecastCollector, Published
+from controllers.forecast.publish import ForecastCollector, Process, Published
 from controllers.forecast.selection import Fitted
 from controllers.forecast.show import as_json
+from controllers.forecast.turns import Turn, Turns
 from controllers.loop import Controller, StepError, Tick
 from controllers.sources.prometheus import Source, SourceError
 from exporters.runtime.endpoint import Request, Response, json_response
 
 FIRST_FIT_SECONDS = 15.0  # a step may wait this long for a workload's first fit
 HISTORY_PATIENCE_SECONDS = 120.0  # then models are fitted to what has been read of the past
-RETRY_SECONDS = 60.0  # after a failed fit, and the least between two fits of a young history
-GROWTH = 0.1  # a history grown by this share is worth another fit
 
 
 def build(config: Config, source: Source) -> Controller:
@@ -53,10 +54,17 @@ class Forecaster:
         self._source = source
         self._observer = Observer(source, config)
         self._calendars = Calendars(config)
-        self._fitter = fitter or Fitter()
+        settings = config.forecast
+        self._fitter = fitter or Fitter(workers=settings.workers, scheduler=settings.scheduler)
+        self._turns = Turns(settings.refit_seconds, settings.heavy_cpu_seconds_per_day)
+        self._effort = effort_for(len(config.workloads))
+        self._round: dict[str, Turn] = {}
+        self._trouble: str | None = None  # why the cluster was not used in the last round
         self._fits: dict[str, Fitted] = {}
+        self._facts: dict[str, Facts] = {}
+        # jobs and requests come in whole pieces; what an expression measures, nobody knows
+        self._counted = {w.identity: w.demand.promql is None for w in config.workloads}
         self._started = 0.0
-        self._next_fit: dict[str, float] = {}  # when it is due
         self._known: dict[str, Published] = {}
         self._failures: dict[str, int] = {}
         self._log = structlog.get_logger(controller="forecast")
@@ -71,13 +79,13 @@ class Forecaster:
         self._started = self._started or tick.now
         enough = self._observer.complete or tick.now - self._started > HISTORY_PATIENCE_SECONDS
         if enough and not self._fitter.busy:
-            begun = self._fitter.begin(self._due(histories, tick))
-            self._next_fit.update(dict.fromkeys(begun, tick.now + RETRY_SECONDS))  # unless it succeeds
+            self._begin(histories, tick)
         waiting = self._fitter.busy and not self._fits
         patience = min(FIRST_FIT_SECONDS, tick.remaining() / 2) if waiting else 0.0
-        self._take(self._fitter.collect(patience), tick.now)
+        self._take(self._fitter.collect(patience), histories, tick.now)
+        self._note_troubles()
         self._known = {name: self._forecast(name, history, tick.now) for name, history in histories.items()}
-        self.collector.show(self._known, self._failures)
+        self.collector.show(self._known, self._failures, Process(self._turns.slices, self._calendars.readable))
 
     def answer(self, request: Request) -> Response:
         """GET /forecast?workload=NAME: the whole path as JSON."""
@@ -106,25 +114,33 @@ class Forecaster:
     def close(self) -> None:
         self._fitter.close()
 
-    def _due(self, histories: Mapping[str, History], tick: Tick) -> dict[str, Job]:
-        """Whose time has come, the never fitted first."""
-        due: dict[str, Job] = {}
+    def _begin(self, histories: Mapping[str, History], tick: Tick) -> None:
+        """Starts a round of those whose time has come."""
+        turns: dict[str, Turn] = {}
+        jobs: dict[str, Job] = {}
         now = tick.now
-        for name in sorted(histories, key=lambda name: (name in self._fits, self._next_fit.get(name, 0.0))):
-            if now < self._next_fit.get(name, 0.0):
-                continue
+        for turn in self._turns.due(histories, now):
+            name = turn.workload
             try:
                 history = histories[name].until(now)
             except Refusal:  # the forecast says so
                 continue
-            due[name] = Job(
+            turns[name] = turn
+            jobs[name] = Job(
                 history,
                 self._calendars.of(name, now),
                 tuple(self._config.forecast.horizons_seconds),
                 hours=self._observer.hours(name),
+                heavy=turn.heavy,
+                before=self._fits.get(name),
+                effort=self._effort,
             )
-        windows = self._windows(tick) if due else {}
-        return {name: replace(job, window=windows[name]) for name, job in due.items()}
+        if not jobs:
+            return
+        windows = self._windows(tick)
+        begun = self._fitter.begin({name: replace(job, window=windows[name]) for name, job in jobs.items()})
+        self._turns.begun(begun, now)
+        self._round = {name: turns[name] for name in begun}
 
     def _windows(self, tick: Tick) -> dict[str, tuple[float, float]]:
         """What a decision of each workload covers; by the configured lead times where Prometheus does not tell."""
@@ -134,18 +150,25 @@ class Forecaster:
             self._log.warning("lead_times_unknown", kind=str(error.kind), error=error.message)
             return lead_time.configured(self._config)
 
-    def _take(self, results: Mapping[str, Done], now: float) -> None:
+    def _take(self, results: Mapping[str, Done], histories: Mapping[str, History], now: float) -> None:
         for name, done in results.items():
-            result = done.result
+            result, turn = done.result, self._round[name]
             if isinstance(result, Failure):
+                self._turns.failed(turn, done.cpu_seconds, now)
                 self._failures[result.kind] = self._failures.get(result.kind, 0) + 1
                 self._log.error("fit_failed", workload=name, kind=result.kind, error=result.message)
                 continue
+            self._turns.succeeded(turn, result, done.cpu_seconds, now)
             before = self._fits.get(name)
-            # a young history grows fast: what was learned from an hour is old after some minutes
-            young = max(RETRY_SECONDS, GROWTH * result.history_seconds)
-            self._next_fit[name] = now + min(self._config.forecast.refit_seconds, young)
             self._fits[name] = result
+            self._facts[name] = facts(
+                histories[name],
+                self._observer.hours(name),
+                self._calendars.of(name, now),
+                now,
+                counted=self._counted[name],
+                cpu_seconds=done.cpu_seconds,
+            )
             if before is None or before.model != result.model or before.stage != result.stage:
                 self._log.info(
                     "model_chosen",
@@ -156,9 +179,18 @@ class Forecaster:
                     backtest_wape={model: round(error, 4) for model, error in result.wape.items()},
                 )
 
+    def _note_troubles(self) -> None:
+        """Counts each round that the cluster was no help in; says so once."""
+        for trouble in self._fitter.troubles():
+            self._failures[trouble.kind] = self._failures.get(trouble.kind, 0) + 1
+            if self._trouble != trouble.kind:
+                self._log.warning("cluster_unused", kind=trouble.kind, error=trouble.message)
+            self._trouble = trouble.kind
+
     def _forecast(self, name: str, history: History, now: float) -> Published:
         """A new forecast, or the one before with the reason why there is no new one."""
         before, fitted = self._known.get(name, Published()), self._fits.get(name)
+        known = self._facts.get(name)
         try:
             history.until(now)  # says what is wrong with the history even before anything is fitted
             if fitted is None:
@@ -168,10 +200,10 @@ class Forecaster:
         except Refusal as refusal:
             if before.refused != refusal.why:
                 self._log.warning("forecast_refused", workload=name, reason=refusal.why.value, error=str(refusal))
-            return Published(fitted, before.outlook, refusal.why)
+            return Published(fitted, before.outlook, refusal.why, known)
         if before.outlook is not None and before.outlook.gate != made.gate:
             self._log.info("gate", workload=name, gate=made.gate.value, before=before.outlook.gate.value)
-        return Published(fitted, made)
+        return Published(fitted, made, facts=known)
 
 
 def forecast_of(
