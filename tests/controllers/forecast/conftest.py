@@ -45,7 +45,10 @@ class FakeSource:
     warnings: tuple[str, ...] = ()
     fail: Callable[[float, float], None] = lambda start, end: None  # may raise SourceError
     sampled_at: float = 0.0  # seconds after the full minute
+    unknown: tuple[str, ...] = ()  # series that it does not have
     asked: list[tuple[float, float]] = field(default_factory=list)
+    names: list[list[str]] = field(default_factory=list)  # of each question
+    fallbacks: list[Mapping[str, Mapping[str, str]]] = field(default_factory=list)
     lead_times: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # workload -> quantile -> seconds
     url: str = "http://fake"
 
@@ -79,6 +82,8 @@ class FakeSource:
     ) -> dict[str, Reading]:
         assert deadline_seconds > 0
         self.asked.append((start, end))
+        self.names.append(list(names))
+        self.fallbacks.append(fallbacks)
         self.fail(start, end)
         times = np.arange(start, end + 1e-6, step_seconds).tolist()
         return {
@@ -87,7 +92,8 @@ class FakeSource:
                 {
                     workload: (Series({"workload": workload}, samples),)
                     for workload, rate in (self.demand if "censored" not in name else self.censored).items()
-                    if (samples := tuple(Sample(value, t) for t in times if (value := rate(t)) is not None))
+                    if name not in self.unknown
+                    and (samples := tuple(Sample(value, t) for t in times if (value := rate(t)) is not None))
                 },
                 warnings=self.warnings,
             )

@@ -1,6 +1,7 @@
 """Reading: all of the past once, then only what is new."""
 
 import itertools
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -131,3 +132,168 @@ def test_unknown_workloads_are_all_missing_and_bad_values_too(make: SimpleNamesp
     assert set(known.values[np.isfinite(known.values)]) == {5.0}
     assert known.censored.all()
     assert np.isnan(observer.history("default/b").values).all()
+
+
+def test_a_chunk_that_is_too_much_is_halved_and_reading_goes_on_at_once(make: SimpleNamespace) -> None:
+    def fail(start: float, end: float) -> None:
+        if end - start > 6 * 3600:
+            raise SourceError(Kind.BAD_QUERY, "HTTP 422: the query range exceeds the limit of 6h")
+
+    source = make.FakeSource({NAME: minute}, fail=fail)
+    observer = Observer(source, make.config("a", history_days=3))
+    observer.read(NOW, plenty)
+    assert observer.complete
+    assert np.isfinite(observer.history(NAME).values).all()
+    assert len(source.asked) == 20  # four that failed, then sixteen of four hours and a half
+
+
+def test_an_unreachable_server_is_not_asked_in_ever_smaller_parts(make: SimpleNamespace) -> None:
+    def fail(start: float, end: float) -> None:
+        raise SourceError(Kind.UNREACHABLE, "refused")
+
+    source = make.FakeSource({NAME: minute}, fail=fail)
+    with pytest.raises(SourceError):
+        Observer(source, make.config("a", history_days=10)).read(NOW, plenty)
+    assert len(source.asked) == 1
+
+
+@pytest.mark.parametrize("jump", [-300, 600], ids=["back by five minutes", "ahead by ten minutes"])
+def test_a_clock_that_jumps_and_is_set_right_again_leaves_no_hole(make: SimpleNamespace, jump: float) -> None:
+    clock = {"true": NOW}
+    source = make.FakeSource({NAME: lambda t: minute(t) if t <= clock["true"] else None})
+    observer = Observer(source, make.config("a", history_days=1))
+    for cycle in range(40):
+        clock["true"] = NOW + 30 * cycle
+        shown = clock["true"] + (jump if 10 <= cycle < 16 else 0)
+        observer.read(shown, plenty)
+        assert observer.history(NAME).until(shown).end <= shown
+    history = observer.history(NAME)
+    times = history.start + 60 * np.arange(len(history.values))
+    np.testing.assert_array_equal(history.values, [minute(t) for t in times])
+
+
+def test_a_clock_set_back_by_days_starts_anew(make: SimpleNamespace) -> None:
+    observer = Observer(make.FakeSource({NAME: minute}), make.config("a", history_days=1))
+    observer.read(NOW, plenty)
+    observer.read(NOW - 20 * 86_400, plenty)
+    assert observer.history(NAME).end == NOW - 20 * 86_400 - 30
+    assert np.isfinite(observer.history(NAME).values).all()
+
+
+def test_long_bins_ask_for_the_mean_of_their_minutes_and_whether_any_was_censored(make: SimpleNamespace) -> None:
+    source = make.FakeSource({NAME: minute})
+    observer = Observer(source, make.config("a", history_days=2, step_seconds=300))
+    observer.read(NOW, plenty)
+    demand, censored = source.names[-1]
+    assert demand == "avg_over_time(workload:demand:rate1m[299999ms])"
+    assert censored == "max_over_time(workload:demand_censored:bool[299999ms])"
+    expression = source.fallbacks[-1][demand][NAME]
+    assert expression.startswith("avg_over_time((label_replace(sum(")
+    assert expression.endswith(")[299999ms:60s])")
+    history = observer.history(NAME)
+    assert (history.step_seconds, len(history.values)) == (300.0, 2 * 288)
+    assert history.end % 300 == 0
+    source.asked.clear()
+    for cycle in range(1, 21):
+        observer.read(NOW + 30 * cycle, plenty)
+    assert [end - start for start, end in source.asked] == [600.0, 600.0]  # two new bins within ten minutes
+
+
+def hour_number(t: float) -> float:
+    """The demand of a year that says which hour it is; constant within the hour that ends at a full one."""
+    return float(np.ceil(t / 3600) % 10_000)
+
+
+def test_the_year_is_read_once_and_newer_hours_are_made_of_the_history(make: SimpleNamespace) -> None:
+    source = make.FakeSource({NAME: hour_number}, {NAME: lambda t: float(hour_number(t) % 7 == 0)})
+    observer = Observer(source, make.config("a", history_days=2, rollup_days=90))
+    observer.read(NOW, plenty)
+    assert observer.complete
+    assert observer.year_complete
+    rollups = [names for names in source.names if len(names) == 1]
+    assert rollups == [["workload:demand:avg1h"], ["max_over_time(workload:demand_censored:bool[3599999ms])"]] * 2
+    source.asked.clear()
+    for cycle in range(1, 3 * 120):
+        observer.read(NOW + 30 * cycle, plenty)
+    assert max(end - start for start, end in source.asked) == OVERLAP_BINS * 60  # three hours: no further question
+    hours = observer.hours(NAME)
+    assert hours is not None
+    assert hours.end == (NOW + 3 * 3600) // 3600 * 3600
+    assert len(hours.values) == 90 * 24
+    ends = hours.start + 3600 * np.arange(len(hours.values))
+    assert (ends % 3600 == 0).all()
+    np.testing.assert_array_equal(hours.values, [hour_number(t) for t in ends])
+    np.testing.assert_array_equal(hours.censored, hours.values % 7 == 0)
+
+
+def test_without_the_rollup_rule_its_expression_is_asked(make: SimpleNamespace) -> None:
+    source = make.FakeSource({NAME: hour_number}, unknown=("workload:demand:avg1h",))
+    observer = Observer(source, make.config("a", history_days=2, rollup_days=40))
+    observer.read(NOW, plenty)
+    assert ["avg_over_time(workload:demand:rate1m[3599999ms])"] in source.names
+    hours = observer.hours(NAME)
+    assert hours is not None
+    assert np.isfinite(hours.values).all()
+
+
+def test_the_year_waits_for_spare_time_and_for_a_server_that_fails(make: SimpleNamespace) -> None:
+    def fail(start: float, end: float) -> None:
+        if start < NOW - 3 * 86_400:
+            raise SourceError(Kind.UNREACHABLE, "refused")
+
+    source = make.FakeSource({NAME: hour_number}, fail=fail)
+    observer = Observer(source, make.config("a", history_days=2, rollup_days=90))
+    observer.read(NOW, lambda: 0.5)
+    assert all(len(names) == 2 for names in source.names)  # the year comes last
+    observer.read(NOW + 30, plenty)
+    assert observer.complete
+    assert not observer.year_complete
+    asked = len(source.asked)
+    observer.read(NOW + 60, plenty)
+    assert len(source.asked) <= asked + 1  # the failing server is left in peace for some minutes
+    hours = observer.hours(NAME)
+    assert hours is not None
+    assert len(hours.values) in (47, 48)  # what the history tells
+    assert Observer(source, make.config("a", rollup_days=0)).hours(NAME) is None
+
+
+def test_the_year_comes_from_the_server_that_keeps_it_in_parts_as_large_as_it_allows(make: SimpleNamespace) -> None:
+    def fail(start: float, end: float) -> None:
+        if end - start > 10 * 86_400:
+            raise SourceError(Kind.OVERLOADED, "query processing would load too many samples into memory")
+
+    near = make.FakeSource({NAME: lambda t: 1.0 if t > NOW - 86_400 * 3 else None})
+    far = make.FakeSource({NAME: hour_number}, fail=fail)
+    observer = Observer(near, make.config("a", history_days=2, rollup_days=60), far)
+    observer.read(NOW, plenty)
+    assert observer.year_complete
+    hours = observer.hours(NAME)
+    assert hours is not None
+    assert len(hours.values) == 60 * 24
+    assert (hours.values[-47:] == 1.0).all()
+    assert (hours.values[:-49] > 1.0).all()
+
+
+def test_after_a_sleep_the_hours_between_are_asked_for(make: SimpleNamespace) -> None:
+    observer = Observer(make.FakeSource({NAME: hour_number}), make.config("a", history_days=2, rollup_days=30))
+    for days in (0, 10, 11, 60):
+        observer.read(NOW + 86_400 * days, plenty)
+        hours = observer.hours(NAME)
+        assert hours is not None
+        ends = hours.start + 3600 * np.arange(len(hours.values))
+        assert len(ends) == 30 * 24
+        np.testing.assert_array_equal(hours.values, [hour_number(t) for t in ends])
+
+
+def test_a_thousand_workloads_for_a_month_in_five_minutes_fit_in_120_mb(make: SimpleNamespace) -> None:
+    names = [f"w{number}" for number in range(1000)]
+    settings = make.config(*names, history_days=30, step_seconds=300, rollup_days=0)
+    source = make.FakeSource({"default/w0": lambda t: 1.0})
+    tracemalloc.start()
+    observer = Observer(source, settings)
+    observer.read(NOW, lambda: 0.5)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 120e6
+    assert peak < 160e6
+    assert max((end - start) / 300 * len(names) for start, end in source.asked) <= 250_000  # samples of one answer
