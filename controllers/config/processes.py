@@ -45,6 +45,14 @@ def _divides_an_hour(seconds: int) -> int:
     return seconds
 
 
+def scheduler_address(address: str) -> str:
+    scheme, _, rest = address.partition("://")
+    host, _, port = rest.rpartition(":")
+    if scheme not in ("tcp", "tls") or not host or not port.isascii() or not port.isdigit() or "/" in rest:
+        raise ValueError(f"found '{address}'; write a Dask scheduler's address, for example tcp://10.0.0.5:8786")
+    return address
+
+
 class ForecastSection(Section):
     """`tidewise forecast`: how often it publishes, fits anew, and what it publishes."""
 
@@ -55,6 +63,9 @@ class ForecastSection(Section):
     step_seconds: Annotated[Count, Field(ge=60, le=3600), AfterValidator(_divides_an_hour)] = 60  # fleets: 300
     rollup_days: Annotated[Count, Field(ge=0, le=800)] = 365  # of hourly means; 0: none
     holidays: Holidays | None = None  # of every workload that does not name its own
+    workers: Annotated[Count, Field(ge=0, le=256)] = 1  # processes that fit; 0: as many as there are cores but one
+    scheduler: Annotated[str, AfterValidator(scheduler_address)] | None = None  # of a Dask cluster that fits instead
+    heavy_cpu_seconds_per_day: Annotated[Number, Field(ge=0, le=1e7)] = 3600.0  # for slow models, over all workloads
     valid_seconds: Annotated[Number, Field(gt=0)] = 900.0
     horizons_seconds: Annotated[
         list[Annotated[Count, Field(ge=60, le=86400)]], Field(min_length=1, max_length=5), AfterValidator(distinct)

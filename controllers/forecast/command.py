@@ -8,6 +8,7 @@ from pathlib import Path
 
 from controllers import loop
 from controllers.config import Config, load
+from controllers.config.processes import scheduler_address
 from controllers.forecast.calendars import Calendars
 from controllers.forecast.history import Refusal
 from controllers.forecast.observe import Observer
@@ -26,12 +27,25 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--config", type=Path, default=Path("tidewise.yaml"), metavar="FILE")
     parser.add_argument("--once", action="store_true", help="make one forecast of every workload, print it and end")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="of --once")
+    parser.add_argument(
+        "--scheduler", type=_address, metavar="tcp://HOST:PORT", help="fit on the Dask cluster of this scheduler"
+    )
     options = parser.parse_args(argv)
     config = load(options.config)
+    if options.scheduler:
+        forecast = config.forecast.model_copy(update={"scheduler": options.scheduler})
+        config = config.model_copy(update={"forecast": forecast})
     source = Source(config.prometheus)
     if options.once:
         return once(config, source, options.format)
     return loop.run(build(config, source))
+
+
+def _address(text: str) -> str:
+    try:
+        return scheduler_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def once(config: Config, source: Source, form: str) -> int:

@@ -51,7 +51,7 @@ def source(make: SimpleNamespace) -> SimpleNamespace:
 @pytest.fixture
 def forecaster(make: SimpleNamespace, source: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Forecaster]:
     """Over three days of history, on a clock that a test sets through `forecaster.at`."""
-    found = Forecaster(make.config("a", history_days=3, valid_seconds=300), source)
+    found = Forecaster(make.config("a", history_days=3, valid_seconds=300, heavy_cpu_seconds_per_day=0), source)
     found.at = START
     monkeypatch.setattr(found.collector, "_clock", lambda: found.at)
     yield found
