@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controllers.forecast.history import Bools, Floats, History, Ints, local_day_numbers, utc_offsets
+from controllers.forecast.history import DAY_SECONDS, Bools, Floats, History, Ints, local_day_numbers, utc_offsets
 
 LEVEL_SECONDS = (0.0, 600.0, 3600.0, 3 * 3600.0, 86_400.0)  # trailing means; 0 is the newest bin alone
 TEN, HOUR, DAY = 1, 2, 4  # places in LEVEL_SECONDS; targets are relative to the hour's level
@@ -52,6 +52,8 @@ class Past:
     newest: Ints  # the newest known bin at each bin; -1 before the first
     offsets: Ints  # local time ahead of UTC in bins, coming bins included
     quiet: Bools  # kind of the day, coming bins included
+    weekday: Ints  # Monday is 0; coming bins included
+    clock: Floats  # local time of day at which a bin begins, as a share of the day; coming bins included
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ def prepare(history: History, fixed: Basis, coming: int) -> Past:
     shape_sums, shape_seen = cumulative((values + fixed.level_offset) / of_day)
     offsets = utc_offsets(history.start, step, count + coming, fixed.time_zone)
     weekday = (local_day_numbers(history.start, step, offsets) + 3) % 7
+    clock = (history.start + (np.arange(count + coming) - 1 + offsets) * step) % DAY_SECONDS / DAY_SECONDS
     return Past(
         fixed,
         count,
@@ -136,6 +139,8 @@ def prepare(history: History, fixed: Basis, coming: int) -> Past:
         newest,
         offsets,
         np.array(fixed.quiet)[weekday],
+        weekday,
+        clock,
     )
 
 

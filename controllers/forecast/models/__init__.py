@@ -9,11 +9,14 @@ from controllers.forecast.history import Floats, History, Ints
 from controllers.forecast.models import (
     ensemble,
     fourier,
+    gradient_boosting,
     holt_winters,
     last_value,
     profile_ratio,
+    random_forest,
     ridge,
     seasonal_naive,
+    trees,
 )
 
 Fit = Callable[[History, str, int], Any]
@@ -45,6 +48,8 @@ MODELS: dict[str, Model] = {
     "fourier": Model(fourier.fit, fourier.paths, fourier.NEEDS_SECONDS),
     "profile_ratio": Model(profile_ratio.fit, profile_ratio.paths, profile_ratio.NEEDS_SECONDS),
     "ridge": Model(ridge.fit, ridge.paths, ridge.NEEDS_SECONDS),
+    "gradient_boosting": Model(gradient_boosting.fit, trees.paths, trees.NEEDS_SECONDS, heavy=True),
+    "random_forest": Model(random_forest.fit, trees.paths, trees.NEEDS_SECONDS, heavy=True),
 }
 
 NAIVE = ("last_value", "day_naive", "week_naive")  # good ones have a say as well

@@ -1,0 +1,60 @@
+"""Trees as arrays say what scikit-learn's own say; level-relative rows let them follow a level they never saw."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from controllers.forecast.features import basis
+from controllers.forecast.history import History
+from controllers.forecast.models import gradient_boosting, random_forest, trees
+
+STEP = 300.0
+STEPS = 12
+PER_DAY = 288
+GROWERS = {"gradient_boosting": gradient_boosting, "random_forest": random_forest}
+
+
+@pytest.fixture(scope="module")
+def history(make: SimpleNamespace) -> History:
+    """Ten days in bins of five minutes."""
+    found: History = make.grid(make.poisson(make.daily(np.arange(10.0 * make.DAY))).reshape(-1, 5).mean(axis=1), STEP)
+    return found
+
+
+def test_boosted_trees_say_what_scikit_learn_says(history: History) -> None:
+    rows = trees.rows_of(history, basis(history, "UTC"), STEPS)
+    model = gradient_boosting.boosted(rows.x, rows.y)
+    np.testing.assert_allclose(gradient_boosting.arrays(model).predict(rows.x.T), model.predict(rows.x), rtol=1e-9)
+
+
+def test_a_forest_says_what_scikit_learn_says(history: History) -> None:
+    rows = trees.rows_of(history, basis(history, "UTC"), STEPS)
+    forest = random_forest.forest(rows.x, rows.y)
+    np.testing.assert_allclose(random_forest.arrays(forest).predict(rows.x.T), forest.predict(rows.x), rtol=1e-9)
+
+
+def test_a_leaf_of_the_forest_says_the_median_of_its_rows() -> None:
+    x = np.repeat([[0.0], [1.0]], 50, axis=0)
+    y = np.concatenate([np.where(np.arange(50) < 30, 1.0, 90.0), np.arange(50.0)])
+    grown = random_forest.grow(trees.Rows(x, y, np.zeros(100, dtype=np.bool_)))
+    np.testing.assert_allclose(grown.predict(np.array([[0.0, 1.0]])), [1.0, 24.5])
+    assert len(grown.roots) == random_forest.TREES
+
+
+@pytest.mark.parametrize("name", GROWERS)
+def test_trees_follow_a_level_they_never_saw(name: str, make: SimpleNamespace) -> None:
+    values = make.poisson(make.daily(np.arange(13.0 * make.DAY))).reshape(-1, 5).mean(axis=1)
+    values[12 * PER_DAY :] *= 3
+    learned = GROWERS[name].fit(make.grid(values[: 12 * PER_DAY], STEP), "UTC", STEPS)
+    origin = 12 * PER_DAY + 4 * 12  # four hours later
+    path = trees.paths(learned, make.grid(values, STEP), np.array([origin]), STEPS)[0]
+    came = values[origin + 1 : origin + 1 + STEPS]
+    assert 0.75 < path.mean() / came.mean() < 1.15
+
+
+def test_to_forecast_with_trees_needs_no_scikit_learn() -> None:
+    code = "import sys, controllers.forecast.models; sys.exit(any('sklearn' in name for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
