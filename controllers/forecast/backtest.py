@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.forecast.history import Bools, Floats, History, Ints
-from controllers.forecast.models import Model, ensemble
+from controllers.forecast.models import Model
 
 SPAN_DAYS = 7.0  # of the history's end, at most
 SPAN_SHARE = 0.25
@@ -102,7 +102,7 @@ def trial(
 
     Where `before` (the last trial) knows what a model said, that stays. Later origins are asked of `learned`, what was
     fitted then, if it had not seen them. For the rest, models are fitted on what lies before each fold: heavy ones only
-    where `heavy`, in a single fold. Ensembles are made from their members' paths; nothing is fitted twice.
+    where `heavy`, in a single fold. Ensembles have no paths of their own here: `select` makes them from their members'.
     """
     count = len(history.values)
     span = min(round(SPAN_DAYS * history.steps_per_day), int(SPAN_SHARE * count))
@@ -144,10 +144,7 @@ def trial(
                 break
             known = history.first(int(origins[missing].max()) + 1)
             paths[name][missing] = model.paths(value, known, origins[missing], steps)
-    for name, model in models.items():
-        if model.members:
-            paths[name] = ensemble.combine({member: paths[member] for member in model.members if member in paths})
-    heard = {name: paths[name] for name in models if paths[name].size and np.isfinite(paths[name]).any()}
+    heard = {name: paths[name] for name in single if paths[name].size and np.isfinite(paths[name]).any()}
     return Trial(origins, heard, space, failures)
 
 
