@@ -16,6 +16,8 @@ Bools = NDArray[np.bool_]
 DAY_SECONDS = 86_400.0
 # No workload takes in a trillion items a second: such a number is a broken sensor, not demand.
 ABSURD_PER_SECOND = 1e12
+# Less than an item in thirty years is none: numbers near the smallest there are would make ratios overflow.
+TRIFLE_PER_SECOND = 1e-9
 # A sample stamped a little ahead of our clock is clock skew; further ahead it is wrong.
 SKEW_SECONDS = 1.0
 
@@ -75,14 +77,28 @@ class History:
         )
 
     def until(self, now: float) -> "History":
-        """Bins that had ended at `now`, the empty ones at the end left out. Raises Refusal when none is known."""
-        count = int(np.floor((now + SKEW_SECONDS - self.start) / self.step_seconds)) + 1
-        known = np.flatnonzero(np.isfinite(self.values[: max(count, 0)]))
+        """Bins that had ended at `now`, the empty ones at the end left out, unusable values as unknown.
+
+        Raises Refusal when nothing is known.
+        """
+        passed = np.floor((now + SKEW_SECONDS - self.start) / self.step_seconds) + 1
+        count = int(np.clip(np.nan_to_num(passed), 0, len(self.values)))
+        values = usable(self.values)
+        known = np.flatnonzero(np.isfinite(values[:count]))
         if len(known):
-            return self.first(int(known[-1]) + 1)
-        if np.isfinite(self.values).any():
+            return History(self.start, self.step_seconds, values, self.censored).first(int(known[-1]) + 1)
+        if np.isfinite(values).any():
             raise Refusal(Why.FROM_THE_FUTURE, f"every sample lies after now ({now:.0f}); compare the clocks")
         raise Refusal(Why.NO_SAMPLES, "no usable sample of the demand; does its series exist?")
+
+
+def usable(values: Floats) -> Floats:
+    """Negative, infinite and absurd values as NaN, trifles as 0; the same array where there is none of these."""
+    fine = (values >= TRIFLE_PER_SECOND) & (values <= ABSURD_PER_SECOND) | (values == 0) | np.isnan(values)
+    if fine.all():
+        return values
+    known = (values >= 0) & (values <= ABSURD_PER_SECOND)
+    return np.where(known, np.where(values < TRIFLE_PER_SECOND, 0.0, values), np.nan)
 
 
 def regular(
@@ -101,12 +117,13 @@ def regular(
     """
     pairs = np.array(list(samples), dtype=np.float64).reshape(-1, 2)
     times, values = pairs[:, 0], pairs[:, 1]
-    usable = np.isfinite(times) & np.isfinite(values) & (values >= 0) & (values <= ABSURD_PER_SECOND)
-    if not usable.any():
+    values = usable(values)
+    fine = np.isfinite(times) & np.isfinite(values)
+    if not fine.any():
         raise Refusal(Why.NO_SAMPLES, "no usable sample of the demand; does its series exist?")
-    past = usable & (times <= now + SKEW_SECONDS) & (times > now - days * DAY_SECONDS)
+    past = fine & (times <= now + SKEW_SECONDS) & (times > now - days * DAY_SECONDS)
     if not past.any():
-        if (times[usable] > now + SKEW_SECONDS).any():
+        if (times[fine] > now + SKEW_SECONDS).any():
             raise Refusal(Why.FROM_THE_FUTURE, f"every sample lies after now ({now:.0f}); compare the clocks")
         raise Refusal(Why.STALE, f"the newest sample is older than {days:g} days")
     bins = bin_ends(times[past], step_seconds)

@@ -26,6 +26,9 @@ GRIDS = {
     "half a second of clock skew is forgiven": ([(NOW, 1), (NOW + 0.5, 9)], [1, 9]),
     "older than the days asked for is left out": ([(NOW - 3 * 86_400, 9), (NOW, 1)], [1]),
     "zero is a value": ([(NOW - 60, 0), (NOW, 0)], [0, 0]),
+    "an item in a million years is none": ([(NOW - 60, 1e-300), (NOW, 1)], [0, 1]),
+    "a time that is none": ([(NAN, 5), (math.inf, 6), (NOW, 1)], [1]),
+    "one point": ([(NOW, 7)], [7]),
 }
 
 
@@ -62,6 +65,43 @@ def test_until_now_leaves_out_what_had_not_ended() -> None:
     with pytest.raises(Refusal) as refused:
         found.until(NOW - 9000)
     assert refused.value.why is Why.FROM_THE_FUTURE
+
+
+UNTIL = {
+    "as it is": ([1.0, 2.0, 3.0], NOW, [1, 2, 3]),
+    "gaps at the end are left out, others stay": ([1.0, NAN, 3.0, NAN], NOW, [1, NAN, 3]),
+    "what no sensor measures is unknown": ([1.0, -1.0, math.inf, -math.inf, 1e300, 2.0], NOW, [1, *[NAN] * 4, 2]),
+    "now is far ahead": ([1.0, 2.0], 1e300, [1, 2]),
+    "now has no end": ([1.0, 2.0], math.inf, [1, 2]),
+}
+
+
+@pytest.mark.parametrize(("values", "now", "kept"), UNTIL.values(), ids=UNTIL)
+def test_until(values: list[float], now: float, kept: list[float]) -> None:
+    history = History(NOW - 60 * (len(values) - 1), 60.0, np.array(values), np.zeros(len(values), dtype=np.bool_))
+    np.testing.assert_array_equal(history.until(now).values, kept)
+
+
+UNTIL_REFUSALS = {
+    "no bin": ([], NOW, Why.NO_SAMPLES),
+    "all missing": ([NAN, NAN], NOW, Why.NO_SAMPLES),
+    "nothing usable": ([-1.0, math.inf], NOW, Why.NO_SAMPLES),
+    "all from the future": ([1.0, 2.0], NOW - 9000, Why.FROM_THE_FUTURE),
+    "no time at all": ([1.0, 2.0], NAN, Why.FROM_THE_FUTURE),
+}
+
+
+@pytest.mark.parametrize(("values", "now", "why"), UNTIL_REFUSALS.values(), ids=UNTIL_REFUSALS)
+def test_until_refuses(values: list[float], now: float, why: Why) -> None:
+    history = History(NOW, 60.0, np.array(values), np.zeros(len(values), dtype=np.bool_))
+    with pytest.raises(Refusal) as refused:
+        history.until(now)
+    assert refused.value.why is why
+
+
+def test_a_history_without_faults_is_not_copied() -> None:
+    history = History(NOW, 60.0, np.array([1.0, NAN, 0.0, 3.0]), np.zeros(4, dtype=np.bool_))
+    assert np.shares_memory(history.until(NOW + 9000).values, history.values)
 
 
 def test_a_clock_change_moves_local_time_by_an_hour() -> None:
