@@ -26,6 +26,7 @@ class Days:
 
     values: Floats
     weekdays: Ints
+    first: int  # local day number of the first
     step_seconds: float
     places: Ints  # of each bin, coming ones included: day * slots + slot
 
@@ -47,7 +48,7 @@ def by_days(history: History, time_zone: str, highest: float, coming: int) -> Da
     flat = np.full(days * slots, np.nan)
     flat[places[:count][::-1]] = np.minimum(history.values[::-1], highest)
     every = np.arange(int(places.max()) // slots + 1)
-    return Days(flat.reshape(days, slots), (every + first + 3) % 7, step, places)
+    return Days(flat.reshape(days, slots), (every + first + 3) % 7, first, step, places)
 
 
 def coarse(history: History, last: int) -> History:
@@ -96,28 +97,20 @@ def coarse_paths(history: History, origins: Ints, steps: int, paths: Callable[[H
     return out
 
 
-def likeness(quiet: tuple[bool, ...], alike: float, other: float) -> Floats:
-    """How much days of each weekday (columns) count for each weekday (rows); its own count 1. Adds up kinds of days."""
-    kind = np.array(quiet)
-    weights: Floats = np.where(np.eye(7) > 0, 1.0, np.where(kind[:, None] == kind, alike, other))
-    return weights
-
-
 def exponential_mean(values: Floats, known: Bools, share: float) -> Floats:
     """Mean of the known values up to each place, each counting (1 - share) as much as the one after it; 0 before the
     first. Gaps age what was known and add nothing. `share` is at most 0.9.
     """
     count = len(values)
-    pad = -count % BLOCK
     grow = (1.0 - share) ** -np.arange(1, BLOCK + 1)
-    parts = np.pad(np.where(known, values, 0.0), (0, pad)).reshape(-1, BLOCK)
-    totals = np.cumsum(parts * grow, axis=1) / grow
-    mass = np.cumsum(np.pad(known.astype(np.float64), (0, pad)).reshape(-1, BLOCK) * grow, axis=1) / grow
-    before_total, before_mass = np.zeros((2, len(parts), 1))
+    both = np.zeros((2, count + -count % BLOCK))
+    both[0, :count], both[1, :count] = np.where(known, values, 0.0), known
+    totals, mass = np.cumsum(both.reshape(2, -1, BLOCK) * grow, axis=2) / grow
+    before_total, before_mass = np.zeros((2, len(mass), 1))
     total, weight, fade = 0.0, 0.0, (1.0 - share) ** BLOCK
-    for block in range(len(parts)):
+    for block, (more, heavier) in enumerate(zip(totals[:, -1].tolist(), mass[:, -1].tolist(), strict=True)):
         before_total[block], before_mass[block] = total, weight
-        total, weight = float(totals[block, -1]) + total * fade, float(mass[block, -1]) + weight * fade
+        total, weight = more + total * fade, heavier + weight * fade
         if 0 < weight < VANISHING:  # a long gap must not lose the last level
             total, weight = total / weight * VANISHING, VANISHING
     mass += before_mass / grow

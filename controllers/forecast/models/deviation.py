@@ -4,6 +4,7 @@ Deviations are logs of ratios, averaged over several trailing windows; for each 
 error learns how much of each goes on. Windows end at the origin, whatever the step.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,8 @@ from controllers.forecast.history import Bools, Floats, Ints
 
 WINDOWS_SECONDS = (300.0, 1200.0, 3600.0, 4 * 3600.0, 86_400.0)
 LEADS_SECONDS = (300.0, 1200.0, 3600.0, 3 * 3600.0)  # regressed; between them coefficients are interpolated
-ROWS = 2500
+APART = 0.75  # of the last lead; where a regressed one is nearer, it serves the last one too
+ROWS = 1500
 ROUNDS = 3
 PENALTY = 0.01  # of each coefficient, relative to what the column explains
 HALF_LIFE_DAYS = 14.0
@@ -54,8 +56,33 @@ def deviations(values: Floats, curve: Floats, offset: float, step_seconds: float
 
 
 def regressed_leads(steps: int, step_seconds: float) -> Ints:
-    wanted = {bins(seconds, step_seconds) for seconds in LEADS_SECONDS}
-    return np.array(sorted({lead for lead in wanted if lead < steps} | {steps}), dtype=np.int64)
+    wanted = {lead for seconds in LEADS_SECONDS if (lead := bins(seconds, step_seconds)) <= steps}
+    if max(wanted, default=0) < APART * steps:
+        wanted.add(steps)
+    return np.array(sorted(wanted), dtype=np.int64)
+
+
+def learn_all(
+    values: Floats,
+    curve: Floats,
+    ahead_of: Callable[[Ints, int], Floats],
+    censored: Bools,
+    offset: float,
+    step_seconds: float,
+    steps: int,
+) -> Persistence:
+    """`curve` (bins,): what each bin's own day was to be like; `ahead_of(origins, lead)`: what was expected then."""
+    count, day = len(values), bins(86_400.0, step_seconds)
+    rows = np.arange(min(day, count // 3), count, max(1, count // ROWS))
+    recent = deviations(values, curve, offset, step_seconds, rows)
+    leads = regressed_leads(steps, step_seconds)
+    weights = []
+    for lead in leads.tolist():
+        inside = rows + lead < count
+        at, expected = rows[inside] + lead, ahead_of(rows[inside], lead) + offset
+        came = np.log((values[at] + offset) / expected)
+        weights.append(learn(recent[:, inside], came, expected, (count - at) / day, censored[at]))
+    return Persistence(leads, np.array(weights))
 
 
 def learn(recent: Floats, came: Floats, level: Floats, age_days: Floats, lower: Bools) -> Floats:

@@ -6,6 +6,7 @@ returns to it. What steady periods other than the calendar's add (`seasons`) is 
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -35,26 +36,25 @@ class Learned:
 
 
 def fit(history: History, time_zone: str, steps: int) -> Learned:
-    fixed = basis(history, time_zone)
+    fixed = basis(coarse(history, len(history.values) - 1), time_zone)
     phases = phase_factors(history)
     history = scaled(history, phases, fixed)
     part = coarse(history, len(history.values) - 1)
-    step, count, offset = part.step_seconds, len(part.values), fixed.level_offset
+    offset = fixed.level_offset
     days = by_days(part, time_zone, fixed.ceiling, 0)
     table = week_curve(days, offset)
     values = np.minimum(part.values, fixed.ceiling)
     curve = at_places(table, days, days.places)
-    rows = np.arange(min(days.slots // 2, count // 3), count, max(1, count // deviation.ROWS))
-    recent = deviation.deviations(values, curve, offset, step, rows)
-    leads = deviation.regressed_leads(coarse_leads(history, steps), step)
-    weights = []
-    for lead in leads.tolist():
-        inside = rows + lead < count
-        at = rows[inside] + lead
-        came = np.log((values[at] + offset) / (curve[at] + offset))
-        age = (count - at) / days.slots
-        weights.append(deviation.learn(recent[:, inside], came, curve[at] + offset, age, part.censored[at]))
-    return Learned(fixed, table, Persistence(leads, np.array(weights)), phases)
+    persistence = deviation.learn_all(
+        values,
+        curve,
+        lambda rows, lead: curve[rows + lead],
+        part.censored,
+        offset,
+        part.step_seconds,
+        coarse_leads(history, steps),
+    )
+    return Learned(fixed, table, persistence, phases)
 
 
 def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floats:
@@ -107,25 +107,25 @@ def week_curve(days: Days, offset: float) -> Floats:
     seen = (counts > 0).ravel()
     y = np.log(means.ravel() + offset)[seen]
     weekly = seen.sum() * size / slots >= WEEK_AFTER_DAYS
-    # all places in the week, in parts of a day, then the rows that are known
-    of_week = (np.arange(7 * parts.shape[1]) + 0.5) / parts.shape[1]
-    x, penalty = waves(of_week, weekly)
+    x, penalty = waves(parts.shape[1], weekly)
     place = (days.weekdays[:count, None] * parts.shape[1] + np.arange(parts.shape[1])).ravel()[seen]
     age = (count - np.arange(count).repeat(parts.shape[1]))[seen]
     weights = 0.5 ** (age / HALF_LIFE_DAYS)
     # rows of one place in the week share their regressors: sum them up first
-    mass = np.bincount(place, weights, minlength=len(of_week))
-    total = np.bincount(place, weights * y, minlength=len(of_week))
+    mass = np.bincount(place, weights, minlength=x.shape[1])
+    total = np.bincount(place, weights * y, minlength=x.shape[1])
     gram = (x * mass) @ x.T
     gram[np.diag_indices(len(x))] += penalty * PENALTY * parts.shape[1] / 24 + 1e-9
     weights_of_waves = np.linalg.solve(gram, x @ total)
-    fine, _ = waves((np.arange(7 * slots) + 0.5) / slots, weekly)
+    fine, _ = waves(slots, weekly)
     curve: Floats = np.maximum(np.exp(np.clip(weights_of_waves @ fine, -690.0, 690.0)) - offset, 0.0)
     return curve.reshape(7, slots)
 
 
-def waves(of_week: Floats, weekly: bool) -> tuple[Floats, Floats]:
-    """Cosines and sines at times in days since Monday (waves, times), and how firmly each is held down."""
+@cache
+def waves(slots: int, weekly: bool) -> tuple[Floats, Floats]:
+    """Cosines and sines at all slots of the week (waves, slots), and how firmly each is held down. Read only."""
+    of_week = (np.arange(7 * slots) + 0.5) / slots
     turns = [(float(wave), (wave / DAY_WAVES) ** 2) for wave in range(1, DAY_WAVES + 1)]
     if weekly:
         turns += [(wave / 7, 0.3) for wave in range(1, WEEK_WAVES + 1)]

@@ -1,7 +1,6 @@
 """The profile of the day, times how far the last hours were from it; of that, less remains with the lead, as learned.
 
-The profile is an exponentially weighted mean of earlier days, each relative to its level; the weekday's own days count
-most, then those of its kind (busy, quiet).
+The profile is an exponentially weighted mean of earlier days (`weekdays`), the weekday's own counting most.
 """
 
 from dataclasses import dataclass
@@ -11,14 +10,14 @@ import numpy as np
 from controllers.forecast.features import Basis, basis
 from controllers.forecast.history import Floats, History, Ints
 from controllers.forecast.models import deviation
-from controllers.forecast.models.days import Days, by_days, coarse, coarse_leads, coarse_paths, likeness
+from controllers.forecast.models.days import Days, by_days, coarse, coarse_leads, coarse_paths
 from controllers.forecast.models.deviation import Persistence
+from controllers.forecast.models.weekdays import Season, State, likeness, seasons, since
 
 NEEDS_SECONDS = 1.25 * 86_400.0
-DECAY = 0.95  # of a day, relative to the day after it
+SHARE = 0.05  # of the past that a day's profile forgets
 MIXES = ((0.5, 0.2), (0.05, 0.02))  # how much days of the same kind, and others, count in a weekday's profile
 SCORED_DAYS = 14
-DAY_SHARE = 0.3  # of the newest day, in the level
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,33 +25,29 @@ class Learned:
     basis: Basis
     mix: Floats  # (7, 7), as `likeness` gives it
     persistence: Persistence
+    state: State
 
 
 def fit(history: History, time_zone: str, steps: int) -> Learned:
-    fixed = basis(history, time_zone)
     part = coarse(history, len(history.values) - 1)
-    step, count = part.step_seconds, len(part.values)
+    fixed = basis(part, time_zone)
+    count, offset = len(part.values), fixed.level_offset
     days = by_days(part, time_zone, fixed.ceiling, 0)
-    tried = [likeness(fixed.quiet, alike, other) for alike, other in MIXES]
-    mix, profiles = min(
-        ((mix, profiles_by_day(days, mix, fixed.level_offset)) for mix in tried),
-        key=lambda pair: misfit(pair[1], days, fixed.level_offset),
-    )
-    values, offset = np.minimum(part.values, fixed.ceiling), fixed.level_offset
+    mixes = np.array([likeness(fixed.quiet, alike, other) for alike, other in MIXES])
+    season = seasons(days, days.values, mixes, share=SHARE, logs=False)
+    best = min(range(len(mixes)), key=lambda row: misfit(season.own(row, days), days, offset))
+    profile = Profile(season, best, days, offset)
     every = np.arange(count)
-    curve = at_places(profiles, days, every, days.places)
-    rows = np.arange(min(days.slots, count // 3), count, max(1, count // deviation.ROWS))
-    recent = deviation.deviations(values, curve, offset, step, rows)
-    leads = deviation.regressed_leads(coarse_leads(history, steps), step)
-    weights = []
-    for lead in leads.tolist():
-        inside = rows + lead < count
-        at = rows[inside] + lead
-        wanted = at_places(profiles, days, rows[inside], days.places[at])
-        came = np.log((values[at] + offset) / (wanted + offset))
-        age = (count - at) / days.slots
-        weights.append(deviation.learn(recent[:, inside], came, wanted + offset, age, part.censored[at]))
-    return Learned(fixed, mix, Persistence(leads, np.array(weights)))
+    persistence = deviation.learn_all(
+        np.minimum(part.values, fixed.ceiling),
+        profile.at(every, days.places),
+        lambda rows, lead: profile.at(rows, days.places[rows + lead]),
+        part.censored,
+        offset,
+        part.step_seconds,
+        coarse_leads(history, steps),
+    )
+    return Learned(fixed, mixes[best], persistence, season.state)
 
 
 def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floats:
@@ -61,58 +56,42 @@ def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floa
 
 def _paths(learned: Learned, part: History, origins: Ints, steps: int) -> Floats:
     fixed = learned.basis
+    part, origins, after = since(learned.state, part, origins)
     days = by_days(part, fixed.time_zone, fixed.ceiling, steps)
-    profiles = profiles_by_day(days, learned.mix, fixed.level_offset)
+    season = seasons(days, days.values, learned.mix[None], share=SHARE, logs=False, after=after)
+    profile = Profile(season, 0, days, fixed.level_offset)
     values = np.minimum(part.values, fixed.ceiling)
     every = np.arange(len(values))
-    curve = at_places(profiles, days, every, days.places[: len(values)])
+    curve = profile.at(every, days.places[: len(values)])
     recent = deviation.deviations(values, curve, fixed.level_offset, part.step_seconds, origins)
-    at = origins[:, None] + np.arange(1, steps + 1)
-    wanted = at_places(profiles, days, origins[:, None], days.places[at])
+    wanted = profile.at(origins[:, None], days.places[origins[:, None] + np.arange(1, steps + 1)])
     ratio = np.exp(deviation.ahead(learned.persistence, recent, steps))
     demand: Floats = np.clip((wanted + fixed.level_offset) * ratio - fixed.level_offset, 0.0, fixed.ceiling)
     return demand
 
 
-def profiles_by_day(days: Days, mix: Floats, offset: float) -> Floats:
-    """What was expected of a day of each weekday when each day began: (days, weekdays, slots), demand per second.
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Demand per second that was to be expected. Before any day is known: a constant, the offset."""
 
-    Before any day is known: the offset, so that everything is a deviation from a constant.
-    """
-    count, slots = days.values.shape
-    known = np.isfinite(days.values)
-    values = np.where(known, days.values, 0.0)
-    sums, weights, found = np.zeros((7, slots)), np.zeros((7, slots)), np.zeros((count, 7, slots))
-    level, heard = 0.0, 0.0
-    for day in range(count):
-        mass = mix @ weights
-        shape = np.divide(mix @ sums, mass, out=np.ones((7, slots)), where=mass > 0)
-        found[day] = shape * (level if heard else offset)
-        sums *= DECAY
-        weights *= DECAY
-        here, weekday = known[day], days.weekdays[day]
-        if not here.any():
-            continue
-        heard = (1 - DAY_SHARE) * heard + DAY_SHARE
-        now = (float(values[day, here].mean()) + offset) / (float(shape[weekday, here].mean()) + 1e-3)
-        level += DAY_SHARE / heard * (now - level)
-        sums[weekday] += values[day] / level
-        weights[weekday] += here
-    return found
+    season: Season
+    mixture: int
+    days: Days
+    offset: float
+
+    def at(self, origins: Ints, places: Ints) -> Floats:
+        """At `places` (day * slots + slot), when the origin's day began."""
+        level = self.season.levels[self.days.places[origins] // self.days.slots]
+        wanted: Floats = self.season.at(self.mixture, self.days, origins, places) * np.where(
+            level > 0, level, self.offset
+        )
+        return wanted
 
 
-def misfit(profiles: Floats, days: Days, offset: float) -> float:
-    """Mean distance of the last days from their profile, each day's level apart."""
-    recent = np.arange(max(0, len(profiles) - SCORED_DAYS), len(profiles))
-    values, wanted = days.values[recent], profiles[recent, days.weekdays[recent]]
+def misfit(own: Floats, days: Days, offset: float) -> float:
+    """How far the last days were from their shape, each day's level apart."""
+    values, wanted = days.values[-SCORED_DAYS:], own[-SCORED_DAYS:]
     known = np.isfinite(values)
     total = np.where(known, values, 0.0).sum(axis=1)
-    scale = (total + offset) / (np.where(known, wanted, 0.0).sum(axis=1) + offset)
+    scale = (total + offset) / (np.where(known, wanted, 0.0).sum(axis=1) + 1e-3)
     return float(np.nansum(np.abs(values - scale[:, None] * wanted)))
-
-
-def at_places(profiles: Floats, days: Days, origins: Ints, places: Ints) -> Floats:
-    """The profile at `places` as it was when the origin's day began."""
-    day = days.places[origins] // days.slots
-    found: Floats = profiles[day, days.weekdays[places // days.slots], places % days.slots]
-    return found
