@@ -9,17 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from controllers.domain import Forecast, Horizon
+from controllers.domain import DecisionWindow, Forecast, Horizon
 from controllers.forecast import events
+from controllers.forecast import windows as ahead
+from controllers.forecast.adaptive import State
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.backtest import outcome, times_of
-from controllers.forecast.calibration import Spread
 from controllers.forecast.gate import Gate as Gate
 from controllers.forecast.gate import Live, gate_of, judge, recent_origins, skill_of
 from controllers.forecast.history import Floats, History, Ints, Refusal, Why
 from controllers.forecast.models import MODELS
 from controllers.forecast.selection import NAIVES, STALE_SECONDS, Fitted, bias_at, bounded, correct, with_occasions
 from controllers.forecast.skill import UNKNOWN_SKILL, Skill
+from controllers.forecast.windows import Coverage
 
 USUAL_SWING = 1.3  # an hour's errors may be this much above the usual without the band growing
 MAX_WIDENING = 4.0
@@ -37,6 +39,7 @@ class Outlook:
     data_age_seconds: float
     widened: float  # factor on the band after a bad hour; 1: as calibrated
     skill: Skill = UNKNOWN_SKILL  # of the last day and week
+    coverage: tuple[Coverage, ...] = ()  # of what came due within the last day
 
 
 def forecast(
@@ -78,11 +81,14 @@ def outlook(
         path = MODELS[model].paths(learned, plain, at, fitted.steps)
         return with_occasions({model: path}, plain, at, calendar, fitted.effects)[model]
 
-    paths = told(fitted.model, fitted.learned, np.append(origins, newest))
+    behind = ahead.since(fitted.ahead, known)
+    every = told(fitted.model, fitted.learned, np.concatenate((behind, origins, [newest])))
+    paths = every[len(behind) :]
     actual, censored = outcome(known, origins, fitted.steps)
     bias = bias_at(paths[:-1], actual, censored, origins, np.array([newest]), fitted.offset, known.step_seconds)
     path = correct(paths[-1:], fitted.correction, bias, fitted.offset)[0]
-    path = np.minimum(path, MAX_RISE * float(np.nanmax(known.values)))
+    limit = MAX_RISE * float(np.nanmax(known.values))
+    path = np.minimum(path, limit)
     coming = times_of(newest + np.arange(1, fitted.steps + 1), known)
     path = events.floored(path, coming, known.step_seconds, calendar)
     naives = [
@@ -92,71 +98,76 @@ def outlook(
     skill = skill_of(known, fitted, origins, paths[:-1], naives)
     gate = gate_of(fitted, live, skill, gate_was_open)
     widened = 1.0 if live is None else float(np.clip(live.surprise / USUAL_SWING, 1.0, MAX_WIDENING))
+    state, coverage = ahead.follow(fitted.ahead, known, behind, every[: len(behind)])
+    shown, least = sorted(quantiles), widened if widened > 1 else 0.0
+    horizons, window = horizons_of(path, fitted, state, age, shown, least, limit)
     made = Forecast(
         made_at=now,
         valid_until=now + valid_seconds,
         model=fitted.model,
         gate_open=gate is Gate.OPEN,
-        horizons=horizons_of(path, fitted, age, sorted(quantiles), widened, MAX_RISE * float(np.nanmax(known.values))),
+        horizons=horizons,
+        window=window,
     )
     return Outlook(
-        made, gate, live, whole_path(path, fitted, known.end, now, sorted(quantiles), widened), age, widened, skill
+        forecast=made,
+        gate=gate,
+        live=live,
+        path=whole_path(path, fitted, state, known.end, now, shown, least, limit),
+        data_age_seconds=age,
+        widened=widened,
+        skill=skill,
+        coverage=coverage,
     )
 
 
 def horizons_of(
-    path: Floats, fitted: Fitted, age: float, quantiles: list[float], widened: float, limit: float
-) -> tuple[Horizon, ...]:
+    path: Floats, fitted: Fitted, state: State, age: float, quantiles: list[float], least: float, limit: float
+) -> tuple[tuple[Horizon, ...], DecisionWindow | None]:
     """`age`: seconds between the end of the newest bin and the forecast. Longer windows never have smaller peaks."""
-    step = fitted.step_seconds
-    sums = np.concatenate(([0.0], np.cumsum(path))) * step
-    places = np.arange(len(sums))
-    found: list[Horizon] = []
+    learned, step = fitted.ahead, fitted.step_seconds
+    tops, means = ahead.newest(learned, path, age, step)
+    wanted = sorted({*quantiles, 0.5})
+    found = np.minimum(ahead.quantiles(learned, state, tops, means, np.array(wanted), least), limit)
+    answers = {
+        (window.kind, window.seconds): dict(zip(wanted, row, strict=True))
+        for window, row in zip(learned.windows, found.tolist(), strict=True)
+    }
+    places = np.arange(1, len(path) + 1)
+    horizons: list[Horizon] = []
     for seconds in fitted.horizons:
-        lead = (age + seconds) / step
-        value = float(np.interp(lead, places[1:], path))
-        first = int(age / step + 0.5)
-        last = max(first + 1, int(lead + 0.5))
-        base = np.array([path[first:last].max()])
-        arrivals = np.interp(lead, places, sums) - np.interp(age / step, places, sums)
-        before = found[-1] if found else Horizon(0, 0.0)
-        peaks = {q: _at(fitted.peak[seconds], base, q, widened, limit) for q in quantiles}
-        due = {
-            q: _at(fitted.arrivals[seconds], np.array([arrivals]), q, widened, limit * seconds)
-            for q in sorted({*quantiles, 0.5})
-        }
-        found.append(
+        before = horizons[-1] if horizons else Horizon(0, 0.0)
+        value, peak, rate = (answers[kind, seconds] for kind in (ahead.VALUE, ahead.PEAK, ahead.ARRIVALS))
+        horizons.append(
             Horizon(
                 seconds,
-                value,
-                quantiles={q: min(value_quantile(fitted, value, lead, q, widened), limit) for q in quantiles},
-                peak={q: max(peak, before.peak.get(q, 0.0)) for q, peak in peaks.items()},
-                arrivals={q: max(items, before.arrivals.get(q, 0.0)) for q, items in due.items()},
+                float(np.interp((age + seconds) / step, places, path)),
+                quantiles={q: value[q] for q in quantiles},
+                peak={q: max(peak[q], before.peak.get(q, 0.0)) for q in quantiles},
+                arrivals={q: max(rate[q] * seconds, before.arrivals.get(q, 0.0)) for q in wanted},
             )
         )
-    return tuple(found)
-
-
-def value_quantile(fitted: Fitted, value: float, lead: float, q: float, widened: float) -> float:
-    """Between the two nearest leads at which the spread was learned."""
-    leads = list(fitted.value)
-    there = [float(fitted.value[knot].quantile(np.array([value]), q, widened)[0]) for knot in leads]
-    return float(np.interp(lead, leads, there))
+    if learned.decision is None:
+        return tuple(horizons), None
+    peak = next(answers[window.kind, window.seconds] for window in learned.windows if window.kind == ahead.WINDOW)
+    return tuple(horizons), DecisionWindow(*learned.decision, peak={q: peak[q] for q in quantiles})
 
 
 def whole_path(
-    path: Floats, fitted: Fitted, end: float, now: float, quantiles: list[float], widened: float
+    path: Floats,
+    fitted: Fitted,
+    state: State,
+    end: float,
+    now: float,
+    quantiles: list[float],
+    least: float,
+    limit: float,
 ) -> tuple[tuple[float, float, dict[float, float]], ...]:
-    leads, last = list(fitted.value), now + max(fitted.horizons)
-    bands = {q: np.array([fitted.value[knot].quantile(path, q, widened) for knot in leads]) for q in quantiles}
+    last = now + max(fitted.horizons)
+    bands = np.minimum(ahead.along(fitted.ahead, state, path, np.array(quantiles), least), limit)
     rows = []
     for place, value in enumerate(path):
         at = end + (place + 1) * fitted.step_seconds
         if now < at <= last + fitted.step_seconds:
-            band = {q: float(np.interp(place + 1, leads, bands[q][:, place])) for q in quantiles}
-            rows.append((at, float(value), band))
+            rows.append((at, float(value), dict(zip(quantiles, bands[place].tolist(), strict=True))))
     return tuple(rows)
-
-
-def _at(band: Spread, base: Floats, q: float, widened: float, limit: float) -> float:
-    return min(float(band.quantile(base, q, widened)[0]), limit)

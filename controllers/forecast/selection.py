@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from controllers.forecast import events
+from controllers.forecast import windows as ahead
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.backtest import (
     CLOSE,
@@ -25,7 +26,7 @@ from controllers.forecast.backtest import (
     wape,
     windows,
 )
-from controllers.forecast.calibration import UNKNOWN, Spread, spread
+from controllers.forecast.calibration import Spread, spread
 from controllers.forecast.features import OFFSET_RATIO, ceiling
 from controllers.forecast.history import Bools, Floats, History, Ints
 from controllers.forecast.models import MODELS, Model
@@ -33,6 +34,7 @@ from controllers.forecast.skill import Record, judged_leads, record
 
 NAIVES = ("last_value", "seasonal_naive", "day_naive", "week_naive")  # what a model has to beat
 STALE_SECONDS = 600.0  # a forecast from samples older than this is refused, so paths reach that much further
+MOST_AHEAD_SECONDS = 21_600.0  # a path goes on to the end of a decision's window, but not further than this
 AGE_SECONDS = 60.0  # how old the newest bin may well be when a forecast is made: calibrated with
 KNOTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 45, 60)  # leads (bins) at which the spread of single bins is learned
 HANDICAP = 1.1  # a naive model must be this much better: a lucky week is likelier than a week that only repeats itself
@@ -77,8 +79,7 @@ class Fitted:
     wape: Mapping[str, float]  # backtest error of each model, over all horizons
     wape_by_horizon: Mapping[str, Mapping[int, float]]
     value: Mapping[int, Spread]  # by lead in bins
-    peak: Mapping[int, Spread]  # by horizon in seconds
-    arrivals: Mapping[int, Spread]
+    ahead: ahead.Learned  # quantiles of what is ahead: of bins, windows' peaks, arrivals; and their coverage
     score: Mapping[str, float] = field(default_factory=dict)  # what models were chosen by: see `score_of`
     parts: Mapping[str, Learned] = field(default_factory=dict)  # everything fitted, for the next fit to go on from
     left_out: Mapping[str, str] = field(default_factory=dict)  # models that had no say, and why
@@ -126,7 +127,8 @@ def select(
     highest = ceiling(history.values)
     history = bounded(history, highest)
     step = history.step_seconds
-    steps = leads_in(max(horizons) + STALE_SECONDS, step)
+    reach = max(*horizons, min(window[1], MOST_AHEAD_SECONDS)) if window else max(horizons)
+    steps = leads_in(reach + STALE_SECONDS, step)
     leads = {horizon: leads_in(horizon, step) for horizon in sorted(horizons)}
     known = history.values[np.isfinite(history.values)]
     offset = OFFSET_RATIO * float(known.mean()) or 1e-9
@@ -165,7 +167,6 @@ def select(
     chosen = min(sorted(usable), key=lambda name: scores[name] * margin(name, models, costs), default="last_value")
     path = tried.paths.get(chosen, np.full(actual.shape, np.nan))
     correction, path = corrected_backtest(path, actual, censored, tried.origins, offset, list(testable.values()), step)
-    shift = round(AGE_SECONDS / step)
     naive = parts.get("seasonal_naive")
     return Fitted(
         model=chosen,
@@ -188,10 +189,15 @@ def select(
         value={
             lead: learn_spread(path[:, lead - 1], actual[:, lead - 1], censored[:, lead - 1]) for lead in knots(steps)
         },
-        peak={h: _window_spread(path, actual, censored, shift, lead, "peak", 1.0) for h, lead in leads.items()},
-        arrivals={
-            h: _window_spread(path, actual, censored, shift, lead, "arrivals", step) for h, lead in leads.items()
-        },
+        ahead=ahead.learn(
+            history,
+            tried.origins,
+            path,
+            list(leads),
+            window,
+            shift=round(AGE_SECONDS / step),
+            every=tried.spacing,
+        ),
         score=scores,
         parts=parts,
         left_out={**tried.failures, **left_out},
@@ -368,19 +374,6 @@ def correct(path: Floats, share: float, bias: Floats, offset: float) -> Floats:
 def learn_spread(predicted: Floats, actual: Floats, censored: Bools) -> Spread:
     """A lower bound that the prediction already reaches says nothing about how far off it was."""
     return spread(predicted, np.where(censored & (actual < predicted), np.nan, actual))
-
-
-def _window_spread(
-    path: Floats, actual: Floats, censored: Bools, shift: int, lead: int, kind: str, scale: float
-) -> Spread:
-    first, last = 1 + shift, min(shift + lead, path.shape[1])
-    if not len(path):
-        return UNKNOWN
-    return learn_spread(
-        scale * windows(path, first, last, kind),
-        scale * windows(actual, first, last, kind),
-        np.any(censored[:, first - 1 : last], axis=1),
-    )
 
 
 def _stage(tried: Mapping[str, float], models: Mapping[str, Model], left_out: Mapping[str, str]) -> Stage:

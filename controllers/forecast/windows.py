@@ -1,0 +1,258 @@
+"""What is said about the windows ahead: quantiles of a bin, of a window's largest bin and of what arrives in it.
+
+Learned from the backtest's paths and what came (`learn`), followed from then on with what came due since the fit
+(`follow`), and applied to the newest path (`quantiles`). Peaks are calibrated with windows in which anything came at
+all: where demand is zero half of the time, a quantile of all windows would fail two times in ten when there is work.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from controllers.forecast import adaptive, bands
+from controllers.forecast.adaptive import TRACKED, State
+from controllers.forecast.backtest import outcome, times_of
+from controllers.forecast.backtest import windows as over
+from controllers.forecast.bands import Bands, Residuals, Seen
+from controllers.forecast.history import DAY_SECONDS, Bools, Floats, History, Ints
+
+VALUE, PEAK, ARRIVALS, WINDOW = "value", "peak", "arrivals", "window"
+HELD_OUT = 0.4  # of the backtest's end, for coverage that the bands did not see
+MOST_TIMES = 100  # since the fit: more are followed at a wider spacing
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Bins `first` to `last` (from 1, both in it) after the newest one. `kind`: what is asked about them.
+
+    `seconds`: the horizon; of the window that a decision covers (`WINDOW`, its largest bin), where it ends.
+    """
+
+    kind: str
+    seconds: int
+    first: int
+    last: int
+
+    @property
+    def reading(self) -> str:
+        return "peak" if self.kind in (PEAK, WINDOW) else "arrivals"
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Of the outcomes of one kind and horizon, the share at or below the quantile (0 … 1), and how many there were."""
+
+    kind: str  # VALUE, PEAK, ARRIVALS or WINDOW
+    horizon_seconds: int
+    quantile: float
+    ratio: float
+    outcomes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """Picklable. `due` (times, windows): Unix seconds; `held` (times, windows, TRACKED): 1, 0; NaN: unknown."""
+
+    windows: tuple[Window, ...]
+    decision: tuple[float, float] | None  # begin and end, seconds ahead
+    every: int  # bins between two origins that were looked at
+    bands: Bands
+    residuals: Residuals
+    state: State
+    due: Floats
+    held: Floats
+    coverage: tuple[Coverage, ...]  # in the backtest's last part, learned on what lay before
+
+
+def asked(horizons: Sequence[int], decision: tuple[float, float] | None, step: float, shift: int) -> list[Window]:
+    """`shift`: bins between the newest known one and the forecast."""
+    found = []
+    for kind in (VALUE, PEAK, ARRIVALS):
+        for seconds in sorted(horizons):
+            last = shift + max(1, math.ceil(seconds / step - 1e-9))
+            found.append(Window(kind, seconds, last if kind == VALUE else 1 + shift, last))
+    if decision is not None:
+        begin, end = decision
+        first = shift + 1 + math.floor(begin / step + 1e-9)
+        found.append(Window(WINDOW, round(end), first, max(first, shift + math.ceil(end / step - 1e-9))))
+    return found
+
+
+def seen(history: History, origins: Ints, paths: Floats, windows: Sequence[Window]) -> Seen:
+    """What `paths` (origins, steps) said about each window, and what came; unknown while it is not over."""
+    actual, censored = outcome(history, origins, paths.shape[1])
+    columns = []
+    for window in windows:
+        last = min(window.last, paths.shape[1])
+        first, bins = min(window.first, last), last - min(window.first, last) + 1
+        mean = over(paths, first, last, "arrivals") / bins
+        top = over(paths, first, last, "peak") if window.reading == "peak" else mean
+        came = over(actual, first, last, window.reading) / (1 if window.reading == "peak" else bins)
+        bound = censored[:, first - 1 : last].any(axis=1)
+        unknown = (bound & (came < top)) | (origins + last >= len(history.values))
+        columns.append((top, mean, np.where(unknown, np.nan, came)))
+    tops, means, came = (np.array(each).T.reshape(len(origins), len(windows)) for each in zip(*columns, strict=True))
+    return Seen(tops, means, came)
+
+
+def learn(
+    history: History,
+    origins: Ints,
+    paths: Floats,
+    horizons: Sequence[int],
+    decision: tuple[float, float] | None,
+    *,
+    shift: int,
+    every: int,
+) -> Learned:
+    """From a backtest: `paths` (origins, steps) of the chosen model, NaN where it had no say."""
+    windows = asked(horizons, decision, history.step_seconds, shift)
+    said = seen(history, origins, paths, windows)
+    times = times_of(origins, history)
+    cut = round((1 - HELD_OUT) * len(origins))
+    early = said.part(slice(0, cut))
+    first = _calibrated(windows, early, times[:cut], history.step_seconds, every)
+    _, held = _followed(
+        windows, first, said.part(slice(cut, None)), times[cut:], history.end, history.step_seconds, every
+    )
+    found = _calibrated(windows, said, times, history.step_seconds, every)
+    state, all_held = _followed(windows, found, said, times, history.end, history.step_seconds, every)
+    reach = np.array([window.last * history.step_seconds for window in windows])
+    due = times[:, None] + reach
+    recent = (due > history.end - DAY_SECONDS).any(axis=1)
+    return Learned(
+        tuple(windows),
+        decision,
+        every,
+        found[0],
+        found[1],
+        state,
+        due[recent],
+        all_held[recent].astype(np.float32),
+        coverage(windows, held),
+    )
+
+
+def follow(learned: Learned, history: History, origins: Ints, paths: Floats) -> tuple[State, tuple[Coverage, ...]]:
+    """With what came due since the fit: the state now, and the coverage over the last day. `origins`: see `since`."""
+    windows = learned.windows
+    times = times_of(origins, history)
+    said = seen(history, origins, paths, windows)
+    calibrated = (learned.bands, learned.residuals, learned.state)
+    state, held = _followed(
+        windows, calibrated, said, times, max(history.end, learned.state.at), history.step_seconds, learned.every
+    )
+    due = times[:, None] + np.array([window.last * history.step_seconds for window in windows])
+    fresh = np.concatenate((learned.due, due)) > history.end - DAY_SECONDS
+    hits = np.where(fresh[:, :, None], np.concatenate((learned.held, held)), np.nan)
+    return state, coverage(windows, hits)
+
+
+def since(learned: Learned, history: History) -> Ints:
+    """Origins from the fit until now at which forecasts are looked back at: of the backtest's own row of them."""
+    step, newest = history.step_seconds, len(history.values) - 1
+    every = learned.every
+    begin = max(0, math.ceil((learned.state.at - history.start) / step - 1e-6))
+    if every < 1 or begin >= newest:
+        return np.empty(0, dtype=np.int64)
+    every *= max(1, -(-(newest - begin) // (every * MOST_TIMES)))
+    anchor = round(history.start / step)
+    return np.arange(begin + (-(anchor + begin)) % every, newest, every, dtype=np.int64)
+
+
+def newest(learned: Learned, path: Floats, age: float, step: float) -> tuple[Floats, Floats]:
+    """What the newest path (steps,) says about each window, and its mean over it: (windows,) each.
+
+    `age`: seconds since the end of the newest bin, at which the windows begin.
+    """
+    horizons = {window.seconds for window in learned.windows if window.kind == VALUE}
+    sums, places = np.concatenate(([0.0], np.cumsum(path))), np.arange(len(path) + 1)
+    tops, means = [], []
+    for window in asked(sorted(horizons), learned.decision, step, int(age / step + 0.5)):
+        last = min(window.last, len(path))
+        part = path[min(window.first, last) - 1 : last]
+        mean = float(part.mean())
+        if window.kind == VALUE:
+            mean = float(np.interp((age + window.seconds) / step, places[1:], path))
+        elif window.kind == ARRIVALS:
+            begin, end = np.interp([age / step, (age + window.seconds) / step], places, sums)
+            mean = float(end - begin) * step / window.seconds
+        means.append(mean)
+        tops.append(float(part.max()) if window.reading == "peak" else mean)
+    return np.array(tops), np.array(means)
+
+
+def quantiles(learned: Learned, state: State, tops: Floats, means: Floats, wanted: Floats, widened: float) -> Floats:
+    """(windows, wanted), >= 0 and ascending in `wanted`. `tops`, `means` (windows,): of the newest path.
+
+    `widened`: at least this factor on the bands; 0: as they are.
+    """
+    middle, below, above = learned.bands.around(tops, means)
+    z = adaptive.looked_up(learned.residuals, state.shifts, wanted)
+    scale = np.maximum(state.swing, widened)[:, None] * np.where(z > 0, above[:, None], below[:, None])
+    return np.maximum(np.maximum.accumulate(middle[:, None] + scale * z, axis=1), 0.0)
+
+
+def along(learned: Learned, state: State, path: Floats, wanted: Floats, widened: float) -> Floats:
+    """Quantiles of each bin of the path, between what was learned at the horizons: (steps, wanted)."""
+    rows = [row for row, window in enumerate(learned.windows) if window.kind == VALUE]
+    z = adaptive.looked_up(learned.residuals, state.shifts, wanted)[rows]
+    scale = np.maximum(state.swing, widened)[rows, None]
+    tops = np.repeat(path[:, None], len(learned.windows), axis=1)
+    middle, below, above = (each[:, rows, None] for each in learned.bands.around(tops, tops))
+    found = np.maximum(middle + scale * z * np.where(z > 0, above, below), 0.0)
+    known = np.log([learned.windows[row].last for row in rows])
+    where = np.interp(np.log(np.arange(1, len(path) + 1)), known, np.arange(len(rows)))
+    low = np.minimum(where.astype(np.int64), max(0, len(rows) - 2))
+    share, place = (where - low)[:, None], np.arange(len(path))
+    high = np.minimum(low + 1, len(rows) - 1)
+    between: Floats = (1 - share) * found[place, low] + share * found[place, high]
+    return np.maximum.accumulate(between, axis=1)
+
+
+def coverage(windows: Sequence[Window], held: Floats) -> tuple[Coverage, ...]:
+    """From (times, windows, TRACKED): 1 where the quantile held, 0 where not, NaN where nobody knows."""
+    counts = np.isfinite(held).sum(axis=0)
+    sums = np.nansum(held, axis=0)
+    return tuple(
+        Coverage(window.kind, window.seconds, float(q), float(sums[row, place] / count), int(count))
+        for row, window in enumerate(windows)
+        for place, q in enumerate(TRACKED)
+        if (count := counts[row, place])
+    )
+
+
+_Calibrated = tuple[Bands, Residuals, State]
+
+
+def _calibrated(windows: Sequence[Window], said: Seen, times: Floats, step: float, every: int) -> _Calibrated:
+    found = bands.learn(said)
+    nothing = adaptive.start(float(times[0]) if len(times) else 0.0, len(windows))
+    sized = found.residuals(said)
+    reach = np.array([window.last * step for window in windows])
+    swings, _ = adaptive.swings(
+        nothing, times, reach, np.abs(sized) / found.usual, float(times[-1]) if len(times) else 0.0
+    )
+    return found, bands.sorted_residuals(np.where(_counted(windows, said), sized / swings, np.nan)), nothing
+
+
+def _followed(
+    windows: Sequence[Window], known: _Calibrated, said: Seen, times: Floats, now: float, step: float, every: int
+) -> tuple[State, Floats]:
+    found, residuals, before = known
+    sized = found.residuals(said)
+    reach = np.array([window.last * step for window in windows])
+    swings, state = adaptive.swings(before, times, reach, np.abs(sized) / found.usual, now)
+    counted = np.where(_counted(windows, said), sized / swings, np.nan)
+    delays = np.array([max(1, -(-window.last // max(1, every))) for window in windows])
+    shifts, held = adaptive.follow(before, residuals, counted, delays)
+    return State(state.at, state.sizes, state.weights, shifts), held
+
+
+def _counted(windows: Sequence[Window], said: Seen) -> Bools:
+    """Which outcomes count for calibration: of peaks only those above zero."""
+    peaks = np.array([window.reading == "peak" for window in windows])
+    counted: Bools = np.isfinite(said.came) & ((said.came > 0) | ~peaks)
+    return counted
