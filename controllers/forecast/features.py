@@ -4,6 +4,7 @@ A column is A[target] - B[origin]. Neither side looks at a bin after its origin,
 every origin and every lead, and a backtest sees exactly what a live forecast would have seen.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +17,7 @@ WIDTH_SECONDS = (0.0, 300.0, 900.0, 3600.0)  # neighbouring bins that smooth a p
 QUARTER = 2  # place in WIDTH_SECONDS
 LAG_DAYS = (1, 2, 7, 14)
 LAG_WIDTH_SECONDS = 300.0
-PROFILE_DAYS = 28
 PROFILE_DECAY = 0.9  # weight of a day relative to the day after it
-BLOCK = 8192  # bins whose earlier days are looked up at once: bounds memory
 PROFILE_HOURS = 12
 HOUR_DECAY = 0.75
 WINSOR = 5.0  # a value above this many times the usual largest one counts as that
@@ -41,6 +40,7 @@ class Past:
     """A history prepared once: bounded, and summed up so that the mean of any window costs two look-ups."""
 
     basis: Basis
+    start: float  # Unix seconds at which bin 0 ends
     count: int  # bins known
     day: int  # bins a day
     step_seconds: float
@@ -51,9 +51,6 @@ class Past:
     shape_seen: Ints
     newest: Ints  # the newest known bin at each bin; -1 before the first
     offsets: Ints  # local time ahead of UTC in bins, coming bins included
-    quiet: Bools  # kind of the day, coming bins included
-    weekday: Ints  # Monday is 0; coming bins included
-    clock: Floats  # local time of day at which a bin begins, as a share of the day; coming bins included
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +59,14 @@ class Targets:
 
     logs: Floats
     plain: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """Targets from bin `first` on, by how near a day and an hour before them the origin lets one look."""
+
+    first: int
+    by: Mapping[tuple[int, int], Targets]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +126,11 @@ def prepare(history: History, fixed: Basis, coming: int) -> Past:
     values = np.minimum(history.values, fixed.ceiling)
     sums, seen = cumulative(values)
     newest = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(count), -1))
-    of_day = level(sums, seen, newest, np.arange(count), bins(LEVEL_SECONDS[DAY], step)) + fixed.level_offset
+    of_day = every_level(sums, seen, newest, bins(LEVEL_SECONDS[DAY], step)) + fixed.level_offset
     shape_sums, shape_seen = cumulative((values + fixed.level_offset) / of_day)
-    offsets = utc_offsets(history.start, step, count + coming, fixed.time_zone)
-    weekday = (local_day_numbers(history.start, step, offsets) + 3) % 7
-    clock = (history.start + (np.arange(count + coming) - 1 + offsets) * step) % DAY_SECONDS / DAY_SECONDS
     return Past(
         fixed,
+        history.start,
         count,
         history.steps_per_day,
         step,
@@ -137,11 +140,32 @@ def prepare(history: History, fixed: Basis, coming: int) -> Past:
         shape_sums,
         shape_seen,
         newest,
-        offsets,
-        np.array(fixed.quiet)[weekday],
-        weekday,
-        clock,
+        utc_offsets(history.start, step, count + coming, fixed.time_zone),
     )
+
+
+def local(past: Past, at: Ints) -> Ints:
+    """Bins counted by the local clock: 9:00 is a whole number of days after any other 9:00."""
+    by_clock: Ints = at + past.offsets[at]
+    return by_clock
+
+
+def weekday(past: Past, by_clock: Ints) -> Ints:
+    """Of local bins, Monday is 0. A bin belongs to the day in which it begins."""
+    begins = past.start + (by_clock - 1) * past.step_seconds
+    days: Ints = (np.floor(begins / DAY_SECONDS + 1e-9).astype(np.int64) + 3) % 7  # the epoch was a Thursday
+    return days
+
+
+def clock(past: Past, by_clock: Ints) -> Floats:
+    """Time of day at which local bins begin, as a share of the day."""
+    share: Floats = (past.start + (by_clock - 1) * past.step_seconds) % DAY_SECONDS / DAY_SECONDS
+    return share
+
+
+def quiet(past: Past, by_clock: Ints) -> Bools:
+    kinds: Bools = np.array(past.basis.quiet)[weekday(past, by_clock)]
+    return kinds
 
 
 def first_day(past: Past, lead: int) -> int:
@@ -153,26 +177,42 @@ def first_hour(past: Past, lead: int) -> int:
     return -(-lead // bins(3600.0, past.step_seconds))
 
 
-def targets(past: Past, at: Ints, nearest_day: int, nearest_hour: int) -> Targets:
-    sizes = [bins(seconds, past.step_seconds) for seconds in WIDTH_SECONDS]
-    shapes = profiles(past, past.shape_sums, past.shape_seen, at, sizes, nearest_day)
-    plain = profiles(past, past.sums, past.seen, at, [sizes[0], sizes[QUARTER]], nearest_day)[:2]
-    lags = []
+def targets(past: Past, first: int, end: int, leads: Sequence[int]) -> Views:
+    """What the bins first..end - 1 should be like, seen from each of `leads` (bins) before them."""
+    at = np.arange(first, end)
+    smooth, narrow = (bins(WIDTH_SECONDS[place], past.step_seconds) for place in (QUARTER, 0))
+    centred = [(size, size // 2) for size in (bins(seconds, past.step_seconds) for seconds in WIDTH_SECONDS)]
+    by_day, by_hour, views = {}, {}, {}
+    for lead in leads:
+        day, hour = view = (first_day(past, lead), first_hour(past, lead))
+        if view in views:
+            continue
+        if day not in by_day:
+            shapes = np.log(profiles(past, past.shape_sums, past.shape_seen, at, centred, day))
+            plain = profiles(past, past.sums, past.seen, at, [(narrow, narrow // 2), (smooth, smooth // 2)], day)[:2]
+            lags = [lag(past, at, max(days, day)) for days in LAG_DAYS]
+            by_day[day] = np.array([*shapes, *lags, *lags, shapes[QUARTER]]), plain
+        if hour not in by_hour:
+            by_hour[hour] = hours(past, first, end, hour)
+        logs, plain = by_day[day]
+        views[view] = Targets(np.concatenate([logs, by_hour[hour][None]]), plain)
+    return Views(first, views)
+
+
+def lag(past: Past, at: Ints, days: int) -> Floats:
     size = bins(LAG_WIDTH_SECONDS, past.step_seconds)
-    for days in LAG_DAYS:
-        before = same_time(past.offsets, past.day, at, max(days, nearest_day))
-        mean, known = window(past.sums, past.seen, before, size, size // 2)
-        lags.append(np.where(known, np.log(mean + past.basis.level_offset), np.nan))
-    logs = [*np.log(shapes), *lags, *lags, np.log(shapes[QUARTER]), hours(past, at, nearest_hour)]
-    return Targets(np.array(logs), plain)
+    mean, known = window(past.sums, past.seen, same_time(past.offsets, past.day, at, days), size, size // 2)
+    logs: Floats = np.log(np.where(known, mean + past.basis.level_offset, np.nan))
+    return logs
 
 
 def origins(past: Past, at: Ints) -> Origins:
     hour, ten = (bins(LEVEL_SECONDS[place], past.step_seconds) for place in (HOUR, TEN))
     levels = [log_level(past, at, seconds) for seconds in LEVEL_SECONDS]
     base, day = levels[HOUR], levels[DAY]
-    shapes = np.log(profiles(past, past.shape_sums, past.shape_seen, at, [hour, ten], 1, ahead=0))
-    here, here_ten, here_kind = shapes[0], shapes[1], shapes[2]
+    here, here_ten, here_kind, _ = np.log(
+        profiles(past, past.shape_sums, past.shape_seen, at, [(hour, 0), (ten, 0)], 1)
+    )
     growth = []
     for days in LAG_DAYS:
         before = same_time(past.offsets, past.day, at, days)
@@ -192,7 +232,7 @@ def origins(past: Past, at: Ints) -> Origins:
         growth[0] - base,
         growth[2] - base,
     ]
-    plain = profiles(past, past.sums, past.seen, at, [hour], 1, ahead=0)[0]
+    plain = profiles(past, past.sums, past.seen, at, [(hour, 0)], 1)[0]
     return Origins(np.array(logs), plain, base)
 
 
@@ -220,67 +260,90 @@ def level_shifts() -> Floats:
     return np.array(rows)
 
 
-def columns(target: Targets, origin: Origins, place: Ints) -> Floats:
+def columns(target: Targets, origin: Origins, place: Ints, least_known: float = 0.0) -> Floats:
     """The design matrix (columns, origins, leads) for `place` (origins, leads): the index of each pair's target.
 
-    Unknown: what the smoothed profile says, and where that is unknown too, no growth.
+    Unknown: what the smoothed profile says, and where that is unknown too, no growth. A column known for less than the
+    share `least_known` of the pairs is all zeros.
     """
-    near = target.logs.shape[0]
-    aside = np.concatenate([target.logs[:, place], np.zeros((len(origin.logs) - near, *place.shape))])
-    raw = aside - origin.logs[:, :, None]
+    near = len(target.logs)
+    raw = np.empty((len(origin.logs), *place.shape))
+    np.subtract(target.logs.take(place, axis=1), origin.logs[:near, :, None], out=raw[:near])
+    np.negative(origin.logs[near:, :, None], out=raw[near:])
+    known = np.isfinite(raw)
+    if least_known > 0:
+        raw[:near][known[:near].mean(axis=(1, 2)) < least_known] = 0.0
+        known |= np.isfinite(raw)
     level = np.exp(origin.base)[:, None]
-    growth = np.nan_to_num(target.plain[:, place] - origin.plain[:, None])
+    growth = np.nan_to_num(target.plain.take(place, axis=1) - origin.plain[:, None])
     added = np.log(np.clip(level + growth, 0.2 * level, 5 * level)) - origin.base[:, None]
-    found = np.where(np.isfinite(raw), raw, np.nan_to_num(raw[QUARTER]))
+    found = raw if known.all() else np.where(known, raw, np.nan_to_num(raw[QUARTER]))
     whole: Floats = np.concatenate([np.clip(found, -6.0, 6.0), added, np.ones((1, *place.shape))])
     return whole
 
 
-def known_share(target: Targets, origin: Origins, rows: Ints, lead: int) -> Floats:
-    """Of each column with an A side: for how many of `rows` both sides are known, as a share."""
-    both = np.isfinite(target.logs[:, rows + lead] - origin.logs[: len(target.logs), rows])
-    shares: Floats = both.mean(axis=1) if len(rows) else np.zeros(len(both))
-    return shares
-
-
 def profiles(
-    past: Past, sums: Floats, seen: Ints, at: Ints, sizes: list[int], nearest_day: int, ahead: int | None = None
+    past: Past, sums: Floats, seen: Ints, at: Ints, windows: Sequence[tuple[int, int]], nearest_day: int
 ) -> Floats:
-    """Weighted mean of the same time on earlier days (2 * sizes, bins): of all days, then of days of the same kind.
+    """Weighted mean of the same local time on earlier days (2 * windows, bins): of all days, then of the same kind.
 
-    `ahead`: how many bins of each window lie after the time itself; None: half. NaN where no day is known.
+    `windows`: (bins, how many of them lie after the time itself). NaN where no day is known. A day after the other, for
+    all times of day at once: what is weighed on a day is what was weighed on the day before and that day, decayed.
     """
-    means = np.full((2 * len(sizes), len(at)), np.nan)
-    for begin in range(0, len(at), BLOCK):
-        part = at[begin : begin + BLOCK]
-        days = np.arange(nearest_day, PROFILE_DAYS + 1)
-        before = same_time(past.offsets, past.day, part, days[:, None])
-        within = (before >= 0).any(axis=1)
-        days, before = days[within], before[within]
-        same = past.quiet[np.maximum(before, 0)] == past.quiet[part]
-        for row, size in enumerate(sizes):
-            mean, known = window(sums, seen, before, size, size // 2 if ahead is None else ahead)
-            weight = known * (PROFILE_DECAY**days)[:, None]
-            for place, chosen in ((row, weight), (len(sizes) + row, weight * same)):
-                total = chosen.sum(axis=0)
-                out = means[place, begin : begin + BLOCK]
-                np.divide((chosen * mean).sum(axis=0), total, out=out, where=total > 0)
+    by_clock = local(past, at)
+    low, high, day = int(by_clock.min()), int(by_clock.max()), past.day
+    width = min(day, high - low + 1)
+    back = max(0, -(-(low - int(past.offsets[0])) // day))
+    rows = back + (high - low) // day + 1
+    cells = (low - back * day) + np.arange(rows - 1)[:, None] * day + np.arange(width)
+    kind = quiet(past, cells)
+    then = bins_at(past, cells)
+    weighed = np.zeros((2, 2, len(windows), rows, width))  # sum and weight; busy and quiet days
+    for place, (size, ahead) in enumerate(windows):
+        mean, known = window(sums, seen, then, size, ahead)
+        for value, part in enumerate((mean, known)):
+            weighed[value, 1, place, 1:] = part * kind
+            weighed[value, 0, place, 1:] = part * ~kind
+    for row in range(2, rows):
+        weighed[..., row, :] += PROFILE_DECAY * weighed[..., row - 1, :]
+    row = back + (by_clock - low) // day - (nearest_day - 1)
+    cell = np.maximum(row, 0) * width + (by_clock - low) % day
+    found = weighed.reshape(2, 2, len(windows), -1).take(cell, axis=3)
+    of_kind = np.where(quiet(past, by_clock), found[:, 1], found[:, 0])
+    total, weight = np.concatenate([found.sum(axis=1), of_kind], axis=1)
+    means: Floats = np.divide(total, weight, out=np.full(total.shape, np.nan), where=(weight > 0) & (row >= 0))
     return means
 
 
-def hours(past: Past, at: Ints, nearest_hour: int) -> Floats:
+def bins_at(past: Past, by_clock: Ints) -> Ints:
+    """The bins at local times; -1 where the clock was put forward over one, the later one where it was put back."""
+    if past.offsets[0] == past.offsets[-1] and (past.offsets == past.offsets[0]).all():
+        return by_clock - past.offsets[0]
+    every = np.arange(len(past.offsets)) + past.offsets
+    first = int(every.min())
+    found = np.full(int(every.max()) - first + 1, -1)
+    found[every - first] = np.arange(len(every))
+    inside = (by_clock >= first) & (by_clock <= first + len(found) - 1)
+    there: Ints = np.where(inside, found[np.clip(by_clock - first, 0, len(found) - 1)], -1)
+    return there
+
+
+def hours(past: Past, first: int, end: int, nearest_hour: int) -> Floats:
     """Log of the same minute in earlier hours, relative to the hour that ended there; 0 where bins are too long."""
     hour = bins(3600.0, past.step_seconds)
     if hour < 2:
-        return np.zeros(len(at))
-    total, weights = np.zeros(len(at)), np.zeros(len(at))
-    for back in range(nearest_hour, nearest_hour + PROFILE_HOURS):
-        here, known = window(past.sums, past.seen, at - back * hour, 1, 0)
-        around, _ = window(past.sums, past.seen, at - back * hour, hour, 0)
-        weight = HOUR_DECAY**back * known
-        total += weight * (here + past.basis.level_offset) / (around + past.basis.level_offset)
-        weights += weight
-    logs: Floats = np.log(np.divide(total, weights, out=np.full(len(at), np.nan), where=weights > 0))
+        return np.zeros(end - first)
+    furthest = nearest_hour + PROFILE_HOURS - 1
+    earlier = np.arange(first - furthest * hour, end - nearest_hour * hour)
+    here, known = window(past.sums, past.seen, earlier, 1, 0)
+    around, _ = window(past.sums, past.seen, earlier, hour, 0)
+    relative = np.where(known, (here + past.basis.level_offset) / (around + past.basis.level_offset), 0.0)
+    total, weights = np.zeros(end - first), np.zeros(end - first)
+    for back in range(nearest_hour, furthest + 1):
+        part = slice((furthest - back) * hour, (furthest - back) * hour + end - first)
+        total += HOUR_DECAY**back * relative[part]
+        weights += HOUR_DECAY**back * known[part]
+    logs: Floats = np.log(np.divide(total, weights, out=np.full(end - first, np.nan), where=weights > 0))
     return logs
 
 
@@ -303,8 +366,21 @@ def window(sums: Floats, seen: Ints, at: Ints, size: int, ahead: int) -> tuple[F
 def level(sums: Floats, seen: Ints, newest: Ints, at: Ints, size: int) -> Floats:
     """Mean of the `size` bins that end at each of `at`, or at the newest known bin before it; 0 before the first."""
     mean, known = window(sums, seen, at, size, 0)
+    if known.all():
+        return mean
     held, _ = window(sums, seen, newest[at], size, 0)
     levels: Floats = np.where(known, mean, held)
+    return levels
+
+
+def every_level(sums: Floats, seen: Ints, newest: Ints, size: int) -> Floats:
+    """`level` at every bin."""
+    few = min(size, len(newest))
+    total, count = sums[1:].copy(), seen[1:].copy()
+    total[few:] -= sums[1 : len(newest) - few + 1]
+    count[few:] -= seen[1 : len(newest) - few + 1]
+    mean = np.divide(total, count, out=np.zeros(len(newest)), where=count > 0)
+    levels: Floats = np.where((count == 0) & (newest >= 0), mean[newest], mean)
     return levels
 
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from controllers.forecast import features
-from controllers.forecast.features import Basis, Origins, basis, columns, first_day, first_hour, prepare
+from controllers.forecast.features import Basis, Origins, Past, basis, columns, first_day, first_hour, prepare
 from controllers.forecast.history import Bools, Floats, History, Ints
 
 NEEDS_SECONDS = 1.25 * 86_400.0
-LEADS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 45, 60)  # then each half as much again
-ROWS = 9000  # enough for some thirty coefficients; more only cost time
+LEADS = (1, 2, 3, 5, 8, 12, 20, 30, 45, 60)  # an hour in bins of 5 and of 1 minutes among them; then half as much again
+NEAR = 1.25  # leads that are less apart share their coefficients
+ROWS = 2500  # enough for some thirty coefficients; more only cost time
+GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, spread evenly and never repeat
 ROUNDS = 4
 PENALTY = 0.003
 HALF_LIFE_DAYS = 10.0
@@ -38,54 +40,59 @@ class Learned:
 def fit(history: History, time_zone: str, steps: int) -> Learned:
     fixed = basis(history, time_zone)
     past = prepare(history, fixed, 0)
-    log_values = np.log(past.values + fixed.level_offset)
-    everything = np.arange(past.count)
-    starts = features.origins(past, everything)
-    base = starts.base
     leads = regressed_leads(steps)
-    views: dict[tuple[int, int], features.Targets] = {}
-    weights = []
-    begin = min(past.day, past.count // 3)  # a day without any day before it teaches little
+    every, importance = drawn(past)
+    starts = features.origins(past, every)
+    views = features.targets(past, int(every[0]) + 1, past.count, leads.tolist())
+    log_values = np.log(past.values + fixed.level_offset)
+    firmness = PENALTY * max(1.0, (FULL_DAYS / (past.count / past.day)) ** 2)
+    weights: list[Floats] = []
     for lead in leads.tolist():
-        view = (first_day(past, lead), first_hour(past, lead))
-        if view not in views:
-            views = {view: features.targets(past, everything, *view)}
-        rows = np.arange(begin, past.count - lead, stride(past.count - begin))
-        rows = rows[np.isfinite(log_values[rows + lead])]
-        x = columns(views[view], pick(starts, rows), (rows + lead)[:, None])[:, :, 0]
-        x[: len(views[view].logs)][features.known_share(views[view], starts, rows, lead) < KNOWN_SHARE] = 0.0
-        y = np.clip(log_values[rows + lead] - base[rows], -6.0, 6.0)
-        level = np.exp(base[rows])
-        recency = 0.5 ** ((past.count - rows) / (HALF_LIFE_DAYS * past.day))
-        weights.append(
-            least_absolute(
-                x,
-                y,
-                recency * level / max(level.mean(), 1e-300),
-                history.censored[rows + lead],
-                PENALTY * max(1.0, (FULL_DAYS / (past.count / past.day)) ** 2),
-            )
-        )
+        known = every + lead < past.count
+        known &= np.isfinite(log_values[np.where(known, every + lead, 0)])
+        mine = starts if known.all() else pick(starts, np.flatnonzero(known))
+        due = every[known] + lead
+        seen = views.by[first_day(past, lead), first_hour(past, lead)]
+        x = columns(seen, mine, (due - views.first)[:, None], KNOWN_SHARE)[:, :, 0]
+        y = np.clip(log_values[due] - mine.base, -6.0, 6.0)
+        before = weights[-1] if weights else None
+        weights.append(least_absolute(x, y, importance[known], history.censored[due], firmness, before))
     return Learned(fixed, leads, np.array(weights))
+
+
+def drawn(past: Past) -> tuple[Ints, Floats]:
+    """Origins to learn from, and how much each counts: the more, the higher its level and the more recent it is.
+
+    At most ROWS, drawn as often as they count, so that few say as much as all. Evenly along time, but at no fixed
+    spacing: every minute of the hour gets its turn.
+    """
+    begin = min(past.day, past.count // 3)  # a day without any day before it teaches little
+    origins = np.arange(begin, max(past.count - 1, begin + 1))
+    levels = np.exp(features.log_level(past, origins, features.LEVEL_SECONDS[features.HOUR]))
+    counts = levels / max(levels.mean(), 1e-300) * 0.5 ** ((past.count - origins) / (HALF_LIFE_DAYS * past.day))
+    if len(origins) <= ROWS:
+        return origins, counts
+    reached = np.cumsum(counts)
+    turn = np.arange(ROWS)
+    place = np.searchsorted(reached, (turn + turn * GOLDEN % 1) / ROWS * reached[-1])
+    places, times = np.unique(np.minimum(place, len(origins) - 1), return_counts=True)
+    return origins[places], times.astype(np.float64)
 
 
 def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floats:
     past = prepare(history, learned.basis, steps)
-    low = int(origins.min()) + 1
-    at = np.arange(low, int(origins.max()) + steps + 1)
     starts = features.origins(past, origins)
     leads = np.arange(1, steps + 1)
     weights = between(learned, leads)
     logs = np.empty((len(origins), steps))
-    # leads with one view of the past: the same nearest day and hour
-    views = np.array([(first_day(past, lead), first_hour(past, lead)) for lead in leads.tolist()])
-    for view in np.unique(views, axis=0).tolist():
-        seen = features.targets(past, at, *view)
-        mine = np.flatnonzero((views == view).all(axis=1))
+    views = features.targets(past, int(origins.min()) + 1, int(origins.max()) + steps + 1, leads.tolist())
+    which = np.array([(first_day(past, lead), first_hour(past, lead)) for lead in leads.tolist()])
+    for view, seen in views.by.items():
+        mine = np.flatnonzero((which == view).all(axis=1))
         block = max(1, CELLS // len(mine))
         for begin in range(0, len(origins), block):
             rows = np.arange(begin, min(begin + block, len(origins)))
-            x = columns(seen, pick(starts, rows), origins[rows][:, None] + leads[mine] - low)
+            x = columns(seen, pick(starts, rows), origins[rows][:, None] + leads[mine] - views.first)
             logs[rows[:, None], mine] = np.einsum("jrl,lj->rl", x, weights[mine]) + starts.base[rows][:, None]
     demand: Floats = np.clip(np.exp(logs) - learned.basis.level_offset, 0.0, learned.basis.ceiling)
     return demand
@@ -98,33 +105,40 @@ def between(learned: Learned, leads: Ints) -> Floats:
 
 
 def regressed_leads(steps: int) -> Ints:
+    """The last of them stands for the few that come after it."""
     leads = [lead for lead in LEADS if lead <= steps]
-    while leads[-1] < steps:
+    while leads[-1] * NEAR < steps:
         leads.append(min(steps, max(leads[-1] + 1, int(leads[-1] * 1.5))))
     return np.array(leads, dtype=np.int64)
-
-
-def stride(rows: int) -> int:
-    """Between rows that are used; shares no factor with 60, so that every minute of the hour gets its turn."""
-    step = max(1, rows // ROWS)
-    while np.gcd(step, 60) != 1:
-        step += 1
-    return step
 
 
 def pick(all_origins: Origins, rows: Ints) -> Origins:
     return Origins(all_origins.logs[:, rows], all_origins.plain[rows], all_origins.base[rows])
 
 
-def least_absolute(x: Floats, y: Floats, importance: Floats, censored: Bools, firmness: float = PENALTY) -> Floats:
+def least_absolute(
+    x: Floats, y: Floats, importance: Floats, censored: Bools, firmness: float = PENALTY, nearby: Floats | None = None
+) -> Floats:
     """Coefficients (columns,) that make the weighted absolute error small; `x` (columns, rows) ends in ones.
 
     A censored row only counts where the prediction lies below it. All zeros where there is nothing to learn from.
+    `nearby`: coefficients to begin with.
     """
-    weights = importance * ~censored if (importance * ~censored).any() else importance
     shifts = features.level_shifts() * x.any(axis=1)  # a column of zeros gets no weight
-    coefficients: Floats = np.zeros(len(x))
-    for _ in range(ROUNDS):
+    everything = float(importance.sum())
+
+    def reweighted(coefficients: Floats) -> Floats:
+        missed = y - coefficients @ x
+        size = np.abs(missed)
+        floor = max(1e-4, 0.3 * float(np.median(size)))
+        counts: Floats = importance / np.maximum(size, floor)
+        return counts * ~(censored & (missed < 0)) if censored.any() else counts
+
+    coefficients: Floats = np.zeros(len(x)) if nearby is None else nearby
+    weights = importance * ~censored if (importance * ~censored).any() else importance
+    for turn in range(ROUNDS):
+        if turn or nearby is not None:
+            weights = reweighted(coefficients)
         total = float(weights.sum())
         if not total > 0:
             break
@@ -132,11 +146,8 @@ def least_absolute(x: Floats, y: Floats, importance: Floats, censored: Bools, fi
         gram = weighted @ x.T
         penalty = firmness * np.diag(gram) + 1e-6 * total
         penalty[-1] = 1e-9 * total
-        moved = np.abs(SHIFT * (shifts @ coefficients))
-        trust = SHIFT_SHARE * float(importance.sum()) * SHIFT**2 / np.maximum(moved, 0.02)
+        moved = np.abs(SHIFT * (shifts @ coefficients)) if turn else np.zeros(len(shifts))
+        trust = SHIFT_SHARE * everything * SHIFT**2 / np.maximum(moved, 0.02)
         left = gram + np.diag(penalty) + (shifts.T * trust) @ shifts
         coefficients = np.linalg.solve(left, weighted @ y).astype(np.float64)
-        missed = y - coefficients @ x
-        floor = max(1e-4, 0.3 * float(np.median(np.abs(missed))))
-        weights = importance / np.maximum(np.abs(missed), floor) * ~(censored & (missed < 0))
     return coefficients

@@ -84,7 +84,7 @@ def rows_of(history: History, fixed: Basis, steps: int) -> Rows:
     leads = regressed_leads(steps)
     origins = np.arange(begin, past.count - 1, max(1, (past.count - begin) * len(leads) // PAIRS))
     log_values = np.log(past.values + fixed.level_offset)
-    shape = features.targets(past, np.arange(past.count), 1, 1).logs[features.QUARTER]
+    shape = features.targets(past, 0, past.count, [1]).by[1, 1].logs[features.QUARTER]
     level = features.log_level(past, origins, 3600.0)
     pairs = np.minimum(origins[:, None] + leads, past.count - 1)
     growth = np.nan_to_num(shape[pairs] - shape[origins][:, None])
@@ -114,21 +114,24 @@ def design(past: Past, origins: Ints, leads: Ints) -> tuple[Floats, Floats]:
     starts = features.origins(past, origins)
     leads = np.broadcast_to(leads, (len(origins), leads.shape[1]))
     target = origins[:, None] + leads
+    there = np.unique(leads)
+    views = features.targets(past, int(target.min()), int(target.max()) + 1, there.tolist())
+    which = np.zeros((int(there[-1]) + 1, 2), dtype=np.int64)
+    which[there] = [(first_day(past, lead), first_hour(past, lead)) for lead in there.tolist()]
     x = np.empty((0, *leads.shape))
-    views = np.array([(first_day(past, lead), first_hour(past, lead)) for lead in range(int(leads.max()) + 1)])
-    for view in np.unique(views[np.unique(leads)], axis=0).tolist():
-        mine = (views[leads] == view).all(axis=2)
-        low, high = int(target[mine].min()), int(target[mine].max())
-        seen = features.targets(past, np.arange(low, high + 1), *view)
-        part = columns(seen, starts, np.where(mine, target - low, 0))
+    for view, seen in views.by.items():
+        mine = (which[leads] == view).all(axis=2)
+        part = columns(seen, starts, target - views.first)
         x = np.where(mine, part, x) if len(x) else part
-    return np.concatenate([x[:-1], calendar(past, target), np.log(leads)[None]]), starts.base
+    by_clock = features.local(past, target)
+    return np.concatenate([x[:-1], calendar(past, by_clock), np.log(leads)[None]]), starts.base
 
 
-def calendar(past: Past, at: Ints) -> Floats:
-    """Local time of day on a circle, weekday and kind of day of each of `at`."""
-    angle = 2 * np.pi * past.clock[at]
-    return np.array([np.sin(angle), np.cos(angle), past.weekday[at], past.quiet[at].astype(float)])
+def calendar(past: Past, by_clock: Ints) -> Floats:
+    """Local time of day on a circle, weekday and kind of day of local bins."""
+    angle = 2 * np.pi * features.clock(past, by_clock)
+    kind = features.quiet(past, by_clock).astype(float)
+    return np.array([np.sin(angle), np.cos(angle), features.weekday(past, by_clock), kind])
 
 
 def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floats:
