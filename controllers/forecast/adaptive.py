@@ -50,27 +50,20 @@ def swing(sizes: Floats, weights: Floats) -> Floats:
     return held
 
 
-def swings(state: State, made: Floats, reach: Floats, sizes: Floats, now: float) -> tuple[Floats, State]:
-    """The swing at each of the times `made` (ascending), from outcomes that were known then: (times, rows).
+def swings(state: State, made: Floats, reach: Floats, delays: Ints, sizes: Floats, now: float) -> tuple[Floats, State]:
+    """The swing at each of the evenly spaced times `made`, from outcomes that were known then: (times, rows).
 
-    `sizes` (times, rows): of the residuals (1: usual; NaN: unknown), known `reach` (rows,) seconds after `made`.
-    Also the state at `now`, its shifts as they were.
+    `sizes` (times, rows): of the residuals (1: usual; NaN: unknown), known `reach` (rows,) seconds after `made`, by the
+    time that comes `delays` (rows,) later. Also the state at `now`, with all of them; its shifts stay.
     """
-    rows = sizes.shape[1]
-    found = np.empty((len(made), rows))
-    last_sizes, last_weights = np.empty(rows), np.empty(rows)
-    at = np.append(made, now)
-    for row in range(rows):
-        due = np.flatnonzero(np.isfinite(sizes[:, row]) & (made + reach[row] <= now + 1e-3))
-        ends = np.append(state.at, made[due] + reach[row])
-        grown = np.exp2((ends - now) / HALF_LIFE_SECONDS)
-        sums = np.cumsum(grown * np.append(state.sizes[row], sizes[due, row]))
-        ones = np.cumsum(grown * np.append(state.weights[row], np.ones(len(due))))
-        place = np.maximum(np.searchsorted(ends, at + 1e-3, side="right") - 1, 0)
-        faded = np.exp2(np.minimum((now - at) / HALF_LIFE_SECONDS, 500.0))
-        found[:, row] = swing((sums[place] * faded)[:-1], (ones[place] * faded)[:-1])
-        last_sizes[row], last_weights[row] = sums[place[-1]], ones[place[-1]]
-    return found, State(now, last_sizes, last_weights, state.shifts)
+    known = np.isfinite(sizes)
+    grown = np.exp2((made[:, None] + reach - now) / HALF_LIFE_SECONDS) * known
+    fresh = np.array([grown * np.where(known, sizes, 0.0), grown])
+    old = np.array([state.sizes, state.weights]) * np.exp2((state.at - now) / HALF_LIFE_SECONDS)
+    sums = np.concatenate((np.zeros((2, 1, len(reach))), np.cumsum(fresh, axis=1)), axis=1) + old[:, None, :]
+    place = np.maximum(np.arange(1, len(made) + 1)[:, None] - delays, 0)
+    then = np.take_along_axis(sums, place[None], axis=1) * np.exp2((now - made[:, None]) / HALF_LIFE_SECONDS)
+    return swing(then[0], then[1]), State(now, sums[0, -1], sums[1, -1], state.shifts)
 
 
 def follow(state: State, residuals: Residuals, sized: Floats, delays: Ints) -> tuple[Floats, Floats]:
@@ -79,32 +72,35 @@ def follow(state: State, residuals: Residuals, sized: Floats, delays: Ints) -> t
     `sized` (times, rows): residuals, NaN where unknown or not counted; known `delays` (rows,) times later.
     """
     times, rows = sized.shape
-    thresholds = table(residuals)
-    shifts = state.shifts.copy()
-    moves = np.zeros((times, rows, len(TRACKED)))
-    held = np.full(moves.shape, np.nan)
-    known = np.isfinite(sized)
-    which, levels = np.ix_(np.arange(rows), np.arange(len(TRACKED)))
-    every = np.arange(rows)
-    step = GRID[1] - GRID[0]
+    every = np.repeat(sized, len(TRACKED), axis=1)  # rows x TRACKED side by side
+    counts = np.isfinite(every)
+    if not counts.any():
+        return state.shifts, np.full((times, rows, len(TRACKED)), np.nan)
+    up, down = np.tile(RATES, rows), np.tile(RATES * (1.0 - TRACKED), rows) * counts
+    thresholds, columns = table(residuals), np.arange(every.shape[1])
+    begins, per_step = columns * len(GRID), 1.0 / (GRID[1] - GRID[0])
+    due = np.arange(times)[:, None] - np.repeat(delays, len(TRACKED))
+    taken = np.where(due >= 0, due, times) * every.shape[1] + columns
+    missed = np.zeros(every.shape, dtype=np.bool_)
+    moves = np.zeros((times + 1, every.shape[1]))  # the last one stays zero: nothing came due
+    shifts, flat = state.shifts.ravel().copy(), moves.ravel()
     for time in range(times):
-        came = time - delays
-        due = came >= 0
-        shifts += moves[came * due, every] * due[:, None]
-        np.clip(shifts, -MOST, MOST, out=shifts)
-        missed = sized[time][:, None] > thresholds[which, levels, ((shifts + MOST) / step + 0.5).astype(np.int64)]
-        moves[time] = RATES * (missed - (1.0 - TRACKED)) * known[time][:, None]
-        held[time] = np.where(known[time][:, None], ~missed, np.nan)
-    for row, delay in enumerate(delays.tolist()):  # what came due after the last time
-        shifts[row] += moves[max(0, times - delay) :, row].sum(axis=0)
-    return np.clip(shifts, -MOST, MOST), held
+        shifts += flat[taken[time]]
+        np.minimum(np.maximum(shifts, -MOST, out=shifts), MOST, out=shifts)
+        level = ((shifts + MOST) * per_step + 0.5).astype(np.int64)
+        missed[time] = every[time] > thresholds[begins + level]
+        moves[time] = up * missed[time] - down[time]
+    late = np.arange(times)[:, None] >= times - np.repeat(delays, len(TRACKED))  # due after the last time
+    shifts = np.clip(shifts + (moves[:times] * late).sum(axis=0), -MOST, MOST)
+    held = np.where(counts, ~missed, np.nan).reshape(times, rows, len(TRACKED))
+    return shifts.reshape(rows, len(TRACKED)), held
 
 
 def table(residuals: Residuals) -> Floats:
-    """The residual at each tracked quantile moved by each of GRID: (rows, TRACKED, GRID)."""
+    """The residual at each tracked quantile moved by each of GRID: (rows, TRACKED, GRID), flat."""
     levels = expit(logit(TRACKED)[:, None] + GRID)
     rows = len(residuals.counts)
-    return residuals.at(np.broadcast_to(levels.ravel(), (rows, levels.size))).reshape(rows, *levels.shape)
+    return residuals.at(np.broadcast_to(levels.ravel(), (rows, levels.size))).ravel()
 
 
 def looked_up(residuals: Residuals, shifts: Floats, quantiles: Floats) -> Floats:

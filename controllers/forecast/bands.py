@@ -73,10 +73,14 @@ class Bands:
 
     def around(self, tops: Floats, means: Floats) -> tuple[Floats, Floats, Floats]:
         """The middle, and the distances to the level below and to the one above: each shaped like `tops`."""
-        levels = np.einsum("...rp,rlp->l...r", parts(tops, means, self.level), self.coefficients)
-        middle = np.maximum(levels[1], 0.0)
+        whole = parts(tops, means, self.level)
+        low, middle, high = (
+            of[:, 0] * whole[0] + of[:, 1] * whole[1] + of[:, 2] * whole[2] + of[:, 3] * whole[3]
+            for of in self.coefficients.transpose(1, 0, 2)
+        )
+        middle = np.maximum(middle, 0.0)
         least = FLOOR * (tops + LOW * self.level) + 1e-300
-        return middle, np.maximum(middle - levels[0], least), np.maximum(levels[2] - middle, least)
+        return middle, np.maximum(middle - low, least), np.maximum(high - middle, least)
 
     def residuals(self, seen: Seen) -> Floats:
         """In units of the distance to the level that lies on the same side; (times, rows)."""
@@ -86,9 +90,9 @@ class Bands:
         return sized
 
 
-def parts(tops: Floats, means: Floats, level: Floats) -> Floats:
-    """(times, rows, 4), from (times, rows); `level` (rows,)."""
-    return np.stack(np.broadcast_arrays(level, np.sqrt(level * tops), tops, means), axis=-1)
+def parts(tops: Floats, means: Floats, level: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Each shaped (times, rows), as `tops` and `means`; `level` (rows,)."""
+    return level, np.sqrt(level * tops), tops, means
 
 
 def learn(seen: Seen) -> Bands:
@@ -98,7 +102,8 @@ def learn(seen: Seen) -> Bands:
     came, tops, means = (np.where(known, each, 0.0) for each in (seen.came, seen.tops, seen.means))
     level = np.maximum(came.sum(axis=0), tops.sum(axis=0)) / np.maximum(number, 1)
     unit = np.where(level > 0, level, 1.0)
-    x = parts(tops / unit, means / unit, (level > 0).astype(np.float64)).transpose(1, 0, 2) * known.T[:, :, None]
+    whole = parts(tops / unit, means / unit, (level > 0).astype(np.float64))
+    x = np.stack([np.where(known, part, 0.0).T for part in whole], axis=2)
     coefficients = regress(x, (came / unit).T, known.T)
     coefficients[number < ENOUGH] = UNKNOWN
     bands = Bands(level, coefficients, np.ones(len(level)))

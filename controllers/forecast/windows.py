@@ -82,19 +82,25 @@ def asked(horizons: Sequence[int], decision: tuple[float, float] | None, step: f
 
 def seen(history: History, origins: Ints, paths: Floats, windows: Sequence[Window]) -> Seen:
     """What `paths` (origins, steps) said about each window, and what came; unknown while it is not over."""
-    actual, censored = outcome(history, origins, paths.shape[1])
-    columns = []
-    for window in windows:
-        last = min(window.last, paths.shape[1])
-        first, bins = min(window.first, last), last - min(window.first, last) + 1
-        mean = over(paths, first, last, "arrivals") / bins
-        top = over(paths, first, last, "peak") if window.reading == "peak" else mean
-        came = over(actual, first, last, window.reading) / (1 if window.reading == "peak" else bins)
-        bound = censored[:, first - 1 : last].any(axis=1)
-        unknown = (bound & (came < top)) | (origins + last >= len(history.values))
-        columns.append((top, mean, np.where(unknown, np.nan, came)))
-    tops, means, came = (np.array(each).T.reshape(len(origins), len(windows)) for each in zip(*columns, strict=True))
-    return Seen(tops, means, came)
+    steps = paths.shape[1]
+    actual, censored = outcome(history, origins, steps)
+    looked: dict[tuple[int, int, str], tuple[Floats, Floats]] = {}
+
+    def look(first: int, last: int, reading: str) -> tuple[Floats, Floats]:
+        if (first, last, reading) not in looked:
+            scale = 1.0 if reading == "peak" else 1.0 / (last - first + 1)
+            said, came = (scale * over(each, first, last, reading) for each in (paths, actual))
+            bound = censored[:, first - 1 : last].any(axis=1) & (came < said)
+            looked[first, last, reading] = said, np.where(bound | (origins + last >= len(history.values)), np.nan, came)
+        return looked[first, last, reading]
+
+    found = np.empty((3, len(origins), len(windows)))
+    for row, window in enumerate(windows):
+        last = min(window.last, steps)
+        first = min(window.first, last)
+        found[0, :, row], found[2, :, row] = look(first, last, window.reading)
+        found[1, :, row] = look(first, last, "arrivals")[0]
+    return Seen(*found)
 
 
 def learn(
@@ -108,17 +114,16 @@ def learn(
     every: int,
 ) -> Learned:
     """From a backtest: `paths` (origins, steps) of the chosen model, NaN where it had no say."""
-    windows = asked(horizons, decision, history.step_seconds, shift)
+    step = history.step_seconds
+    windows = asked(horizons, decision, step, shift)
     said = seen(history, origins, paths, windows)
     times = times_of(origins, history)
     cut = round((1 - HELD_OUT) * len(origins))
     early = said.part(slice(0, cut))
-    first = _calibrated(windows, early, times[:cut], history.step_seconds, every)
-    _, held = _followed(
-        windows, first, said.part(slice(cut, None)), times[cut:], history.end, history.step_seconds, every
-    )
-    found = _calibrated(windows, said, times, history.step_seconds, every)
-    state, all_held = _followed(windows, found, said, times, history.end, history.step_seconds, every)
+    first = _calibrated(windows, early, times[:cut], step)
+    _, held = _followed(windows, first, said.part(slice(cut, None)), times[cut:], history.end, step)
+    found = _calibrated(windows, said, times, step)
+    state, all_held = _followed(windows, found, said, times, history.end, step)
     reach = np.array([window.last * history.step_seconds for window in windows])
     due = times[:, None] + reach
     recent = (due > history.end - DAY_SECONDS).any(axis=1)
@@ -141,9 +146,7 @@ def follow(learned: Learned, history: History, origins: Ints, paths: Floats) -> 
     times = times_of(origins, history)
     said = seen(history, origins, paths, windows)
     calibrated = (learned.bands, learned.residuals, learned.state)
-    state, held = _followed(
-        windows, calibrated, said, times, max(history.end, learned.state.at), history.step_seconds, learned.every
-    )
+    state, held = _followed(windows, calibrated, said, times, max(history.end, learned.state.at), history.step_seconds)
     due = times[:, None] + np.array([window.last * history.step_seconds for window in windows])
     fresh = np.concatenate((learned.due, due)) > history.end - DAY_SECONDS
     hits = np.where(fresh[:, :, None], np.concatenate((learned.held, held)), np.nan)
@@ -227,28 +230,34 @@ def coverage(windows: Sequence[Window], held: Floats) -> tuple[Coverage, ...]:
 _Calibrated = tuple[Bands, Residuals, State]
 
 
-def _calibrated(windows: Sequence[Window], said: Seen, times: Floats, step: float, every: int) -> _Calibrated:
+def _calibrated(windows: Sequence[Window], said: Seen, times: Floats, step: float) -> _Calibrated:
     found = bands.learn(said)
     nothing = adaptive.start(float(times[0]) if len(times) else 0.0, len(windows))
     sized = found.residuals(said)
-    reach = np.array([window.last * step for window in windows])
+    reach, delays = _due(windows, times, step)
     swings, _ = adaptive.swings(
-        nothing, times, reach, np.abs(sized) / found.usual, float(times[-1]) if len(times) else 0.0
+        nothing, times, reach, delays, np.abs(sized) / found.usual, float(times[-1]) if len(times) else 0.0
     )
     return found, bands.sorted_residuals(np.where(_counted(windows, said), sized / swings, np.nan)), nothing
 
 
 def _followed(
-    windows: Sequence[Window], known: _Calibrated, said: Seen, times: Floats, now: float, step: float, every: int
+    windows: Sequence[Window], known: _Calibrated, said: Seen, times: Floats, now: float, step: float
 ) -> tuple[State, Floats]:
     found, residuals, before = known
     sized = found.residuals(said)
-    reach = np.array([window.last * step for window in windows])
-    swings, state = adaptive.swings(before, times, reach, np.abs(sized) / found.usual, now)
+    reach, delays = _due(windows, times, step)
+    swings, state = adaptive.swings(before, times, reach, delays, np.abs(sized) / found.usual, now)
     counted = np.where(_counted(windows, said), sized / swings, np.nan)
-    delays = np.array([max(1, -(-window.last // max(1, every))) for window in windows])
     shifts, held = adaptive.follow(before, residuals, counted, delays)
     return State(state.at, state.sizes, state.weights, shifts), held
+
+
+def _due(windows: Sequence[Window], times: Floats, step: float) -> tuple[Floats, Ints]:
+    """How long after a forecast each window is over: in seconds, and in times at which forecasts were made."""
+    reach = np.array([window.last * step for window in windows])
+    pace = float(times[1] - times[0]) if len(times) > 1 else np.inf
+    return reach, np.maximum(np.ceil(reach / pace - 1e-6), 1.0).astype(np.int64)
 
 
 def _counted(windows: Sequence[Window], said: Seen) -> Bools:
