@@ -25,7 +25,8 @@ from controllers.loop import Controller, StepError, Tick
 from controllers.sources.prometheus import Source, SourceError
 from exporters.runtime.endpoint import Request, Response, json_response
 
-FIRST_FIT_SECONDS = 15.0  # a step may wait this long for a workload's first fit
+FIRST_FIT_SECONDS = 15.0  # a step may wait this long for the first fits
+FIRST_LOOK_SECONDS = 1.0  # and meanwhile looks this often at what is ready
 HISTORY_PATIENCE_SECONDS = 120.0  # then models are fitted to what has been read of the past
 
 
@@ -80,12 +81,16 @@ class Forecaster:
         enough = self._observer.complete or tick.now - self._started > HISTORY_PATIENCE_SECONDS
         if enough and not self._fitter.busy:
             self._begin(histories, tick)
-        waiting = self._fitter.busy and not self._fits
-        patience = min(FIRST_FIT_SECONDS, tick.remaining() / 2) if waiting else 0.0
-        self._take(self._fitter.collect(patience), histories, tick.now)
-        self._note_troubles()
-        self._known = {name: self._forecast(name, history, tick.now) for name, history in histories.items()}
-        self.collector.show(self._known, self._failures, Process(self._turns.slices, self._calendars.readable))
+        left, waits = tick.remaining(), self._fitter.busy and not self._fits
+        enough_left = left - min(FIRST_FIT_SECONDS, left / 2) if waits else left
+        while True:  # the first forecasts appear as they are ready
+            patience = min(FIRST_LOOK_SECONDS, max(0.0, tick.remaining() - enough_left))
+            self._take(self._fitter.collect(patience), histories, tick.now)
+            self._known = {name: self._forecast(name, history, tick.now) for name, history in histories.items()}
+            self._note_troubles()
+            self.collector.show(self._known, self._failures, Process(self._turns.slices, self._calendars.readable))
+            if not self._fitter.busy or tick.remaining() <= enough_left:
+                return
 
     def answer(self, request: Request) -> Response:
         """GET /forecast?workload=NAME: the whole path as JSON."""
