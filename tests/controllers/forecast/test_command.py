@@ -1,18 +1,23 @@
 """What `tidewise forecast` answers on the terminal."""
 
 import json
+import math
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from controllers.forecast.command import once
+from controllers.forecast import backtest_command, command
+from controllers.forecast.once import explained, once
+from controllers.sources.prometheus import Kind, SourceError
 
 NAME = "default/a"
 
 
 @pytest.fixture
 def source(make: SimpleNamespace) -> SimpleNamespace:
-    return make.FakeSource({NAME: lambda t: 10 + t % 7})
+    return make.FakeSource({NAME: lambda t: 10 + 4 * math.sin(2 * math.pi * t / 86_400)})
 
 
 def test_once_prints_a_table_or_json(
@@ -27,3 +32,80 @@ def test_once_prints_a_table_or_json(
     assert once(make.config("a", history_days=2), source, "json") == 0
     (told,) = json.loads(capsys.readouterr().out)
     assert [horizon["seconds"] for horizon in told["horizons"]] == [120, 300, 900, 1800, 3600]
+
+
+def test_a_workload_is_explained_as_text_and_as_json(
+    make: SimpleNamespace, source: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make.config("a", history_days=2)
+    assert explained(config, source, "a", "table", heavy=False) == 0
+    shown = capsys.readouterr().out
+    for expected in (f"{NAME}: ", "gate ", "demand per second by hour (UTC)", "Mon  ", "* ", "last_value"):
+        assert expected in shown
+    assert explained(config, source, NAME, "json", heavy=False) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["workload"] == NAME
+    assert told["models"]
+
+
+def test_what_cannot_be_explained_is_said(
+    make: SimpleNamespace, source: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make.config("a", "b", history_days=2)
+    assert explained(config, source, "c", "table") == 2
+    assert "found no workload 'c'; the configuration has: default/a, default/b" in capsys.readouterr().err
+    assert explained(config, source, "b", "json", heavy=False) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "default/b: no forecast (no_samples)" in shown.err
+
+
+@pytest.mark.parametrize("ask", [lambda c, s: once(c, s, "table"), lambda c, s: explained(c, s, "a", "table")])
+def test_prometheus_away_is_one_sentence(
+    ask: Callable[..., int], make: SimpleNamespace, source: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(start: float, end: float) -> None:
+        raise SourceError(Kind.UNREACHABLE, "connection refused")
+
+    source.fail = fail
+    assert ask(make.config("a", history_days=1), source) == 1
+    assert capsys.readouterr().err == "http://fake: unreachable: connection refused\n"
+
+
+def test_help_shows_examples_and_the_backtest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        command.main(["--help"])
+    shown = capsys.readouterr().out
+    assert shown.endswith(command.EXAMPLES)
+    for option in ("--once", "--explain WORKLOAD", "--scheduler", "backtest --trace"):
+        assert option in shown
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        pytest.param(["--once", "--explain", "a"], "not allowed with argument --once", id="two questions at once"),
+        pytest.param(["--format", "yaml"], "invalid choice: 'yaml'", id="an unknown format"),
+        pytest.param(["--scheduler", "nowhere"], "argument --scheduler", id="no address"),
+    ],
+)
+def test_a_mistake_is_told(asked: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.main(asked)
+    assert expected in capsys.readouterr().err
+
+
+def test_the_backtest_is_a_word_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[list[str]] = []
+    monkeypatch.setattr(backtest_command, "main", lambda argv: given.append(argv) or 0)
+    assert command.main(["backtest", "--trace", "x.csv"]) == 0
+    assert given == [["--trace", "x.csv"]]
+
+
+def test_the_configuration_decides_which_prometheus_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tidewise.yaml"
+    path.write_text("prometheus: {url: 'http://127.0.0.1:1', timeout_seconds: 1}\nworkloads: []\n")
+    assert command.main(["--config", str(path), "--once"]) == 1
+    assert "http://127.0.0.1:1" in capsys.readouterr().err
