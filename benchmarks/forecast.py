@@ -64,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", metavar="NAME,NAME", help="these traces")
     parser.add_argument("--models", default="", metavar="NAME,NAME", help="let Tidewise choose among these and naives")
     parser.add_argument("--without-peers", action="store_true", help="beside naive forecasts no others")
+    parser.add_argument("--as-reference", action="store_true", help="origins as in the reference's table, to compare")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     parser.add_argument(
         "--refit-hours", type=float, default=REFIT_HOURS, metavar="N", help="Tidewise fits anew (default: %(default)s)"
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scores: list[Score] = []
     facts: dict[str, Facts] = {}
     for trace in _read(options.traces, [name for name in options.only.split(",") if name], bad):
-        origins = origins_of(trace)
+        origins = origins_of(trace, options.as_reference)
         if len(origins) < MIN_ORIGINS:
             say(f"{trace.name}: too short, {len(origins)} hours to be scored in {trace.days:.1f} days; left out")
             continue
@@ -121,9 +122,20 @@ def _read(folder: Path | None, only: Sequence[str], bad: list[str]) -> Iterator[
             say(str(error))
 
 
-def origins_of(trace: Trace) -> Floats:
-    """The full hours of the last part whose next hour is inside the trace."""
-    days = SCORED_DAYS_HOURLY if trace.step_seconds >= HOUR else SCORED_DAYS
+def origins_of(trace: Trace, as_reference: bool = False) -> Floats:
+    """The full hours of the last part whose next hour is inside the trace.
+
+    `as_reference`: instead as in the reference's table, one bin past the hours counted from the trace's begin, and the
+    first 14 days of the last quarter (of hourly traces the last 30 days).
+    """
+    hourly = trace.step_seconds >= HOUR
+    days = SCORED_DAYS_HOURLY if hourly else SCORED_DAYS
+    if as_reference:
+        coarse = trace.at(trace.coarse_seconds)
+        count, hour = len(coarse.values), HOUR // coarse.step_seconds
+        first = count - days * 24 if hourly else int((1 - SCORED_SHARE) * count)
+        places = np.arange(first // hour * hour + 1, count - hour + 1, hour)[: days * 24]
+        return coarse.begin + coarse.step_seconds * places.astype(np.float64)
     begin = trace.end - min(SCORED_SHARE * (trace.end - trace.begin), days * DAY)
     first = math.ceil((begin - trace.phase) / HOUR - 1e-6)
     last = math.floor((trace.end - trace.phase) / HOUR + 1e-6) - 1
@@ -158,10 +170,11 @@ def walk(
                 ]
     facts.cpu_seconds = time.process_time() - began
     if with_peers:
-        for name in peers.FITTED:
-            began = time.process_time()
-            rows += peer_rows(trace, origins, name, peers.FITTED[name])
-            facts.peer_seconds[name] = time.process_time() - began
+        for name, peer in peers.OTHERS.items():
+            if not peers.missing(peer):
+                began = time.process_time()
+                rows += peer_rows(trace, origins, name, peer)
+                facts.peer_seconds[name] = time.process_time() - began
     return rows, facts
 
 
@@ -218,13 +231,11 @@ def naive_rows(trace: Trace, origins: Floats) -> Iterator[Row]:
 
 def peer_rows(trace: Trace, origins: Floats, name: str, peer: peers.Peer) -> Iterator[Row]:
     coarse = trace.at(trace.coarse_seconds)
-    hour, day = HOUR // coarse.step_seconds, DAY // coarse.step_seconds
-    places = np.round((origins - coarse.begin) / coarse.step_seconds).astype(np.int64)
-    paths = peers.walked(peer, coarse.values, places, hour, day)
-    for origin, place, path in zip(origins.tolist(), places.tolist(), paths, strict=True):
-        mean = peers.last_hour(coarse.values, place, hour) if name == LAST else float(path.mean())
-        target = origin + HOUR - coarse.step_seconds
-        yield Row(trace.name, name, "point", HOUR, origin, target, None, float(path[-1]))
+    step = coarse.step_seconds
+    places = np.round((origins - coarse.begin) / step).astype(np.int64)
+    points, means = peers.said_by(peer, coarse.values, places, peers.Grid(HOUR // step, DAY // step))
+    for origin, point, mean in zip(origins.tolist(), points.tolist(), means.tolist(), strict=True):
+        yield Row(trace.name, name, "point", HOUR, origin, origin + HOUR - step, None, point)
         yield Row(trace.name, name, "mean1h", HOUR, origin, origin, None, mean)
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.traces import HOUR, Trace
-from controllers.forecast.noise import noise_floor
+from controllers.forecast.noise import hour_noise_floor, noise_floor
 
 OURS, LAST, PEAK_PEER = "tidewise", "last_value", "last_peak_conformal"
 NAIVES = (LAST, "day_naive", "week_naive")
@@ -107,10 +107,8 @@ def score(trace: Trace, rows: Iterable[Row]) -> Score:
         found = _coverage(horizon, ours, peer, {at: truth(trace, coarse, "peak", horizon, at) for at in ours})
         if found is not None:
             peaks.append(found)
-    margin = 2 * HOUR
-    part = coarse.between(origins[0] - margin, origins[-1] + margin)
-    counts = part * (coarse.step_seconds / trace.step_seconds)  # the mean of counts as their sum
-    hourly = trace.at(HOUR).between(origins[0] - margin, origins[-1] + margin) * (HOUR / trace.step_seconds)
+    # an hour around the scored part, so that means can be centred; the mean of native counts as their sum
+    counts = coarse.between(origins[0] - HOUR, origins[-1] + 2 * HOUR) * (coarse.step_seconds / trace.step_seconds)
     return Score(
         trace.name,
         trace.step_seconds,
@@ -119,7 +117,7 @@ def score(trace: Trace, rows: Iterable[Row]) -> Score:
         scored["point"],
         scored["mean1h"],
         noise_floor(counts, coarse.step_seconds),
-        noise_floor(hourly, HOUR),
+        hour_noise_floor(counts, coarse.step_seconds),
         tuple(peaks),
     )
 

@@ -19,6 +19,7 @@ CHI_SQUARE_MEDIAN = 0.455
 MOST_TABLED = 100.0  # λ beyond which a normal distribution is as good
 WHOLE = 0.95  # share of whole numbers among the known values of a series of counts
 MIN_BINS = 12
+MIN_KNOWN = 0.8  # of an hour's bins, for the hour to count
 
 
 def are_counts(values: Floats) -> bool:
@@ -34,18 +35,48 @@ def noise_floor(counts: Floats, step_seconds: float) -> float | None:
 
     For a demand per second: demand times the step. None: not counts, nothing came, or too little is known.
     """
+    burst = dispersion(counts, step_seconds)
+    return None if burst is None else _floor(counts, step_seconds, burst)
+
+
+def hour_noise_floor(counts: Floats, step_seconds: float) -> float | None:
+    """The same for the counts of whole hours, from the first bin on.
+
+    The dispersion is that of the single bins: from one hour to the next it is the demand that changes, not chance.
+    """
+    burst, width = dispersion(counts, step_seconds), max(1, round(HOUR_SECONDS / step_seconds))
+    if burst is None:
+        return None
+    rows = counts[: len(counts) // width * width].reshape(-1, width)
+    known = np.isfinite(rows)
+    share = known.mean(axis=1)
+    sums = np.where(known, rows, 0.0).sum(axis=1)
+    hours = np.where(share >= MIN_KNOWN, sums / np.where(share > 0, share, 1.0), np.nan)
+    return _floor(hours, HOUR_SECONDS, burst)
+
+
+def dispersion(counts: Floats, step_seconds: float) -> float | None:
+    """Variance relative to Poisson counts', at least 1; None where there is no telling."""
+    known = np.isfinite(counts)
+    if known.sum() < MIN_BINS or not float(counts[known].sum()) > 0 or not are_counts(counts):
+        return None
+    rate, change = centred(counts, _width(step_seconds)), np.diff(counts)
+    usable = np.isfinite(change) & (rate[1:] > 0)
+    if not usable.any():
+        return 1.0
+    return max(1.0, float(np.median(change[usable] ** 2 / (2 * rate[1:][usable]))) / CHI_SQUARE_MEDIAN)
+
+
+def _floor(counts: Floats, step_seconds: float, burst: float) -> float | None:
     known = np.isfinite(counts)
     total = float(counts[known].sum())
-    if known.sum() < MIN_BINS or total <= 0 or not are_counts(counts):
+    if total <= 0:
         return None
-    rate = centred(counts, max(3, round(HOUR_SECONDS / step_seconds)))
-    expected = expected_miss(rate[known])
-    change = np.diff(counts)
-    usable = np.isfinite(change) & (rate[1:] > 0)
-    dispersion = (
-        float(np.median(change[usable] ** 2 / (2 * rate[1:][usable]))) / CHI_SQUARE_MEDIAN if usable.any() else 1
-    )
-    return float(expected.sum()) / total * math.sqrt(max(1.0, dispersion))
+    return float(expected_miss(centred(counts, _width(step_seconds))[known]).sum()) / total * math.sqrt(burst)
+
+
+def _width(step_seconds: float) -> int:
+    return max(3, round(HOUR_SECONDS / step_seconds))
 
 
 def centred(values: Floats, width: int) -> Floats:
