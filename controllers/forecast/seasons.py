@@ -5,9 +5,11 @@ is no echo of the day's own shape; and when the phase profile of one half forete
 harmonics, and whatever takes longer than half a day, are the calendar's and are not looked for.
 
 For a model on level-relative features, `phase_logs` is one column for each period: what the phase adds at a target,
-from bins before its origin only. For a model with a fixed curve, `phase_factors` is a table to divide demand by.
+from bins before its origin only. For any other, `phase_factors` finds tables that demand is divided by before it learns
+(`without`), and its paths multiplied with (`with_phases`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,6 +86,29 @@ def phase_factors(history: History) -> tuple[Phases, ...]:
         found.append(best)
         rest = np.where(known, rest - best.at(times), 0.0)
     return tuple(sorted(found, key=lambda phases: -phases.period_seconds))
+
+
+def without(history: History, phases: Sequence[Phases], offset: float) -> History:
+    """Demand as it would be if nothing depended on these phases; `offset` (demand per second) as logs have it."""
+    if not phases:
+        return history
+    factor = factors(phases, ends(history, np.arange(len(history.values))))
+    values = np.maximum((history.values + offset) / factor - offset, 0.0)
+    return History(history.start, history.step_seconds, values, history.censored)
+
+
+def with_phases(paths: Floats, history: History, origins: Ints, phases: Sequence[Phases], offset: float) -> Floats:
+    """The opposite, for paths (origins, steps)."""
+    if not phases:
+        return paths
+    factor = factors(phases, ends(history, origins[:, None] + np.arange(1, paths.shape[1] + 1)))
+    demand: Floats = np.maximum((paths + offset) * factor - offset, 0.0)
+    return demand
+
+
+def factors(phases: Sequence[Phases], times: Floats) -> Floats:
+    found: Floats = np.exp(np.sum([one.at(times) for one in phases], axis=0))
+    return found
 
 
 def without_day(logs: Floats, known: Bools, day: int) -> Floats:

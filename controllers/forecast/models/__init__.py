@@ -7,6 +7,7 @@ from typing import Any
 
 from controllers.forecast.history import Floats, History, Ints
 from controllers.forecast.models import (
+    arima,
     ensemble,
     fourier,
     gradient_boosting,
@@ -48,6 +49,7 @@ MODELS: dict[str, Model] = {
     "fourier": Model(fourier.fit, fourier.paths, fourier.NEEDS_SECONDS),
     "profile_ratio": Model(profile_ratio.fit, profile_ratio.paths, profile_ratio.NEEDS_SECONDS),
     "ridge": Model(ridge.fit, ridge.paths, ridge.NEEDS_SECONDS),
+    "arima": Model(arima.fit, arima.paths, arima.NEEDS_SECONDS, heavy=True),
     "gradient_boosting": Model(gradient_boosting.fit, trees.paths, trees.NEEDS_SECONDS, heavy=True),
     "random_forest": Model(random_forest.fit, trees.paths, trees.NEEDS_SECONDS, heavy=True),
 }

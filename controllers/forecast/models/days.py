@@ -5,15 +5,17 @@ asked for, so that nothing is lost at the end; paths are interpolated back.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from controllers.forecast.features import Basis
 from controllers.forecast.history import Bools, Floats, History, Ints, local_day_numbers, utc_offsets
 
 SLOT_SECONDS = 300.0
 BLOCK = 96  # bins of an exponential mean that are worked on at once; longer, and its weights overflow
 VANISHING = 1e-12
+SOFTER = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,11 @@ class Days:
     @property
     def slots(self) -> int:
         return int(self.values.shape[1])
+
+
+def softened(fixed: Basis) -> Basis:
+    """With more added before logarithms: bins that are mostly noise, and zeros, then weigh no more than they should."""
+    return replace(fixed, level_offset=SOFTER * fixed.level_offset)
 
 
 def by_days(history: History, time_zone: str, highest: float, coming: int) -> Days:

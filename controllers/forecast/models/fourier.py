@@ -13,9 +13,9 @@ import numpy as np
 from controllers.forecast.features import Basis, basis
 from controllers.forecast.history import Floats, History, Ints
 from controllers.forecast.models import deviation
-from controllers.forecast.models.days import Days, by_days, coarse, coarse_leads, coarse_paths
+from controllers.forecast.models.days import Days, by_days, coarse, coarse_leads, coarse_paths, softened
 from controllers.forecast.models.deviation import Persistence
-from controllers.forecast.seasons import Phases, ends, phase_factors
+from controllers.forecast.seasons import Phases, phase_factors, with_phases, without
 
 NEEDS_SECONDS = 1.25 * 86_400.0
 FITTED_SECONDS = 1800.0
@@ -36,9 +36,9 @@ class Learned:
 
 
 def fit(history: History, time_zone: str, steps: int) -> Learned:
-    fixed = basis(coarse(history, len(history.values) - 1), time_zone)
+    fixed = softened(basis(coarse(history, len(history.values) - 1), time_zone))
     phases = phase_factors(history)
-    history = scaled(history, phases, fixed)
+    history = without(history, phases, fixed.level_offset)
     part = coarse(history, len(history.values) - 1)
     offset = fixed.level_offset
     days = by_days(part, time_zone, fixed.ceiling, 0)
@@ -58,30 +58,10 @@ def fit(history: History, time_zone: str, steps: int) -> Learned:
 
 
 def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floats:
-    level = scaled(history, learned.phases, learned.basis)
+    fixed = learned.basis
+    level = without(history, learned.phases, fixed.level_offset)
     demand = coarse_paths(level, origins, steps, lambda part, at, count: _paths(learned, part, at, count))
-    if learned.phases:
-        at = origins[:, None] + np.arange(1, steps + 1)
-        factor = factors(learned.phases, ends(history, at))
-        offset = learned.basis.level_offset
-        demand = np.clip((demand + offset) * factor - offset, 0.0, learned.basis.ceiling)
-    return demand
-
-
-def factors(phases: tuple[Phases, ...], times: Floats) -> Floats:
-    found: Floats = np.exp(np.sum([one.at(times) for one in phases], axis=0))
-    return found
-
-
-def scaled(history: History, phases: tuple[Phases, ...], fixed: Basis) -> History:
-    """Demand without what the phases of steady periods add."""
-    if not phases:
-        return history
-    factor = factors(phases, ends(history, np.arange(len(history.values))))
-    values = np.maximum(
-        (np.minimum(history.values, fixed.ceiling) + fixed.level_offset) / factor - fixed.level_offset, 0.0
-    )
-    return History(history.start, history.step_seconds, values, history.censored)
+    return with_phases(demand, history, origins, learned.phases, fixed.level_offset)
 
 
 def _paths(learned: Learned, part: History, origins: Ints, steps: int) -> Floats:

@@ -11,8 +11,9 @@ import numpy as np
 
 from controllers.forecast.features import Basis, basis
 from controllers.forecast.history import Floats, History, Ints
-from controllers.forecast.models.days import by_days, coarse, coarse_paths, exponential_mean
+from controllers.forecast.models.days import by_days, coarse, coarse_paths, exponential_mean, softened
 from controllers.forecast.models.weekdays import State, likeness, seasons, since
+from controllers.forecast.seasons import Phases, phase_factors, with_phases, without
 
 NEEDS_SECONDS = 86_400.0
 LEVEL_SHARES = (0.03, 0.08, 0.2, 0.5)  # alpha, per bin of five minutes
@@ -31,11 +32,13 @@ class Learned:
     leads: Ints  # in coarse bins
     level_shares: Floats  # the best at each of `leads`
     state: State
+    phases: tuple[Phases, ...]  # of steady periods other than the calendar's
 
 
 def fit(history: History, time_zone: str, steps: int) -> Learned:
-    part = coarse(history, len(history.values) - 1)
-    fixed = basis(part, time_zone)
+    fixed = softened(basis(coarse(history, len(history.values) - 1), time_zone))
+    phases = phase_factors(history)
+    part = coarse(without(history, phases, fixed.level_offset), len(history.values) - 1)
     step, count = part.step_seconds, len(part.values)
     leads = np.unique([max(1, round(seconds / step)) for seconds in LEADS_SECONDS])
     days = by_days(part, time_zone, fixed.ceiling, 0)
@@ -62,11 +65,14 @@ def fit(history: History, time_zone: str, steps: int) -> Learned:
                 missed = np.abs(np.exp(level[at] + shape) - fixed.level_offset - came)
                 errors[row, column, place] = np.nansum(np.minimum(missed, fixed.ceiling))
     best = int(errors.min(axis=1).sum(axis=1).argmin())
-    return Learned(fixed, mixes[best], leads, shares[errors[best].argmin(axis=0)], season.state)
+    return Learned(fixed, mixes[best], leads, shares[errors[best].argmin(axis=0)], season.state, phases)
 
 
 def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floats:
-    return coarse_paths(history, origins, steps, lambda part, at, count: _paths(learned, part, at, count))
+    offset = learned.basis.level_offset
+    level = without(history, learned.phases, offset)
+    demand = coarse_paths(level, origins, steps, lambda part, at, count: _paths(learned, part, at, count))
+    return with_phases(demand, history, origins, learned.phases, offset)
 
 
 def _paths(learned: Learned, part: History, origins: Ints, steps: int) -> Floats:
