@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -146,21 +147,24 @@ def bin_ends(times: Floats, step_seconds: float) -> Ints:
 
 def utc_offsets(start: float, step_seconds: float, count: int, time_zone: str) -> Ints:
     """How many bins local time is ahead of UTC at each of `count` bins: what keeps 9:00 at 9:00 over a clock change."""
-    zone = ZoneInfo(time_zone)
-
-    def offset(index: int) -> int:
-        at = datetime.fromtimestamp(start + index * step_seconds, tz=UTC).astimezone(zone).utcoffset()
-        return round(at.total_seconds() / step_seconds) if at else 0
-
-    day, half_hour = max(1, round(DAY_SECONDS / step_seconds)), max(1, round(1800 / step_seconds))
-    offsets = np.empty(count, dtype=np.int64)
-    for begin in range(0, count, day):
-        end = min(begin + day, count)
-        offsets[begin:end] = offset(begin)
-        if offset(end) != offsets[begin]:  # the clock changes on this day, on a half hour
-            for part in range(begin, end, half_hour):
-                offsets[part : min(part + half_hour, end)] = offset(part)
+    first, last = int(start // DAY_SECONDS), int((start + count * step_seconds) // DAY_SECONDS)
+    midnights = [day * DAY_SECONDS for day in range(first, last + 2)]
+    edges = np.clip(np.ceil((np.array(midnights) - start) / step_seconds - 1e-6), 0, count).astype(np.int64)
+    ahead = [offset_seconds(time_zone, midnight) for midnight in midnights]
+    offsets: Ints = np.repeat(np.rint(np.array(ahead[:-1]) / step_seconds).astype(np.int64), np.diff(edges))
+    for day in range(len(ahead) - 1):
+        if ahead[day] != ahead[day + 1]:  # the clock changes on this day, on a half hour
+            for place in range(int(edges[day]), int(edges[day + 1])):
+                at = (start + place * step_seconds) // 1800 * 1800
+                offsets[place] = round(offset_seconds(time_zone, at) / step_seconds)
     return offsets
+
+
+@lru_cache(maxsize=16_384)  # a year of midnights in some dozen time zones
+def offset_seconds(time_zone: str, at: float) -> int:
+    """How far local time is ahead of UTC at `at`, Unix seconds."""
+    offset = datetime.fromtimestamp(at, tz=UTC).astimezone(ZoneInfo(time_zone)).utcoffset()
+    return round(offset.total_seconds()) if offset else 0
 
 
 def local_day_numbers(start: float, step_seconds: float, offsets: Ints) -> Ints:
