@@ -8,8 +8,6 @@ import pytest
 
 from controllers.forecast.almanac import Calendar, Event, Floor
 from controllers.forecast.events import (
-    BODY_PARTS,
-    LEAD_PARTS,
     NO_EFFECTS,
     factor,
     floor_between,
@@ -18,6 +16,7 @@ from controllers.forecast.events import (
     without,
 )
 from controllers.forecast.history import Floats, History
+from controllers.forecast.occasions import BODY_PARTS, LEAD_PARTS
 
 MIDNIGHT = 1_700_006_400.0  # a Wednesday in UTC
 TODAY = int(MIDNIGHT // 86_400)
