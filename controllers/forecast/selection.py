@@ -16,6 +16,7 @@ from controllers.forecast.backtest import (
     Effort,
     Learned,
     Memory,
+    Trial,
     memory_of,
     outcome,
     recent_bias,
@@ -30,6 +31,7 @@ from controllers.forecast.calibration import Spread, spread
 from controllers.forecast.features import OFFSET_RATIO, ceiling
 from controllers.forecast.history import Bools, Floats, History, Ints
 from controllers.forecast.models import MODELS, Model
+from controllers.forecast.models.ensemble import FEWEST, Mixture, combine, weigh
 from controllers.forecast.skill import Record, judged_leads, record
 
 NAIVES = ("last_value", "seasonal_naive", "day_naive", "week_naive")  # what a model has to beat
@@ -38,7 +40,7 @@ MOST_AHEAD_SECONDS = 21_600.0  # a path goes on to the end of a decision's windo
 AGE_SECONDS = 60.0  # how old the newest bin may well be when a forecast is made: calibrated with
 KNOTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 45, 60)  # leads (bins) at which the spread of single bins is learned
 HANDICAP = 1.1  # a naive model must be this much better: a lucky week is likelier than a week that only repeats itself
-SINGLE = 1.03  # so must a model alone be against the ensembles: the best of many has been lucky as well
+SINGLE = 1.05  # so must a model alone be against the ensembles: the best of many has been lucky as well
 COST_MARGIN = 0.005  # and a model, for every doubling of its cost
 CHEAP_SECONDS = 0.05  # of CPU a fit, which are free
 HEAVY_SECONDS = 2.0  # what a heavy model is taken to cost before it was measured
@@ -46,6 +48,7 @@ LIMIT_SECONDS = 2 * 86_400.0  # a heavy model that was fitted longer ago drops o
 COVERED = 0.5  # of the origins that the best known model was tried at, for another to be compared
 MIN_PAIRS = 10  # of prediction and outcome, for an error to mean something
 CORRECTIONS = (0.0, 0.15, 0.3)  # shares of the last hour's mean error that may be taken back
+CORRECTION_WORTH = 1.02  # so much better it has to make the backtest
 MAX_CORRECTION = 0.4  # of the logarithm: a factor of 1.5
 MEMORY_SECONDS = 3600.0
 
@@ -149,6 +152,7 @@ def select(
     remembered = memory_of(tried, plain)
     tried = replace(tried, paths=with_occasions(tried.paths, plain, tried.origins, calendar, effects))
     actual, censored = outcome(history, tried.origins, steps)
+    tried, weights = with_ensembles(tried, models, parts, actual, censored)
     common = comparable(tried.paths, len(tried.origins))
     testable = {h: lead for h, lead in leads.items() if np.isfinite(actual[common, lead - 1]).sum() >= MIN_PAIRS}
     by_horizon: dict[str, dict[int, float]] = {}
@@ -162,7 +166,7 @@ def select(
             by_horizon[name] = {horizon: table[lead] for horizon, lead in testable.items()}
             total[name] = float(np.mean(list(by_horizon[name].values())))
             scores[name] = score_of(path[common], actual[common], censored[common], list(testable.values()))
-    usable = {name for name in scores if name in parts or sum(m in parts for m in models[name].members) > 1}
+    usable = {name for name in scores if name in parts or name in weights}
     costs = same.cpu_seconds if same else {}
     chosen = min(sorted(usable), key=lambda name: scores[name] * margin(name, models, costs), default="last_value")
     path = tried.paths.get(chosen, np.full(actual.shape, np.nan))
@@ -171,8 +175,8 @@ def select(
     return Fitted(
         model=chosen,
         stage=_stage(total, models, {**left_out, **tried.failures}),
-        learned={member: parts[member].value for member in models[chosen].members if member in parts}
-        if models[chosen].members
+        learned=Mixture({member: parts[member].value for member in weights[chosen]}, weights[chosen])
+        if chosen in weights
         else parts[chosen].value,
         naive=naive.value if naive else None,
         time_zone=time_zone,
@@ -231,6 +235,23 @@ def with_occasions(
         name: np.where(mine != 1.0, np.maximum((path + effects.offset) * mine - effects.offset, 0.0), path)
         for name, path in paths.items()
     }
+
+
+def with_ensembles(
+    tried: Trial, models: Mapping[str, Model], parts: Mapping[str, Learned], actual: Floats, censored: Bools
+) -> tuple[Trial, dict[str, dict[str, Floats]]]:
+    """The trial with the ensembles' paths, made from those of their members, and the members' weights by ensemble."""
+    paths = dict(tried.paths)
+    missed = {name: shortfall(path, actual, censored) for name, path in paths.items()}
+    weights: dict[str, dict[str, Floats]] = {}
+    asked: list[Mapping[str, Floats]] = []  # an ensemble of the same members as another says the same
+    for name, model in models.items():
+        usable = {member: paths[member] for member in model.members if member in paths and member in parts}
+        if len(usable) >= FEWEST and all(set(usable) != set(others) for others in asked):
+            asked.append(usable)
+            weights[name] = weigh(usable, missed)
+            paths[name] = combine(usable, weights[name])
+    return replace(tried, paths=paths), weights
 
 
 def fits_on(before: Fitted, history: History, time_zone: str, steps: int) -> bool:
@@ -347,7 +368,7 @@ def corrected_backtest(
         share: float(np.nansum(shortfall(new[:, columns], actual[:, columns], censored[:, columns])))
         for share, new in tried.items()
     }
-    best = min(errors, key=errors.__getitem__)
+    best = min(errors, key=lambda share: errors[share] * (1.0 if share == 0.0 else CORRECTION_WORTH))
     return best, tried[best]
 
 
