@@ -90,6 +90,24 @@ def forecast_series() -> Iterator[Series]:
             yield "tidewise_forecast_demand_quantile", of, lambda at, h=horizon, f=factor: f * demand(at + h)
             yield "tidewise_forecast_peak_quantile", of, lambda at, h=horizon, f=factor: f * 7
             yield "tidewise_forecast_arrivals_quantile", of, lambda at, h=horizon, f=factor: f * 5 * h
+        for kind in ("value", "peak", "arrivals"):
+            yield "tidewise_forecast_coverage_ratio", ahead | {"kind": kind, "quantile": "0.9"}, steady(0.91)
+    for quantile, factor in (("0.1", 0.9), ("0.9", 1.1), ("0.98", 1.3)):
+        yield "tidewise_forecast_window_peak_quantile", on | {"quantile": quantile}, lambda at, f=factor: f * 6
+    yield "tidewise_forecast_window_begin_seconds", on, steady(40)
+    yield "tidewise_forecast_window_end_seconds", on, steady(90)
+    for window, ratio in (("1d", 0.7), ("7d", 0.6)):
+        yield "tidewise_forecast_skill_ratio", on | {"window": window}, steady(ratio)
+    for seconds, ratio in (("60", 0.12), ("3600", 0.02)):
+        yield "tidewise_forecast_noise_floor_ratio", on | {"mean_seconds": seconds}, steady(ratio)
+    yield "tidewise_forecast_series_info", on | {"series": "workload:demand:rate1m"}, steady(1)
+    for kind, count in (("holiday", 1), ("event", 0), ("floor", 2)):
+        yield "tidewise_forecast_calendar_ahead", on | {"kind": kind}, steady(count)
+    yield "tidewise_forecast_fit_cpu_seconds", on, steady(3.5)
+    process = {key: on[key] for key in ("job", "instance")}
+    yield "tidewise_forecast_calendar_file_readable", process | {"file": "team.ics"}, steady(1)
+    for name, seconds in (("budget", 600), ("spent", 90), ("wanted", 120)):
+        yield f"tidewise_forecast_heavy_{name}_cpu_seconds", process, steady(seconds)
     yield "tidewise_forecast_made_timestamp_seconds", on, ago(20)
     yield "tidewise_forecast_valid_until_timestamp_seconds", on, ago(-900)
     yield "tidewise_forecast_gate_open", on, steady(1)
@@ -100,7 +118,11 @@ def forecast_series() -> Iterator[Series]:
         label = "reason" if name == "gate" else name
         yield f"tidewise_forecast_{name}_info", on | {label: value}, steady(1)
     yield "tidewise_forecast_refused", on | {"reason": "history_short"}, steady(1)
+    yield "tidewise_forecast_ensemble_member_info", on | {"model": "ridge"}, steady(1)
+    yield "tidewise_forecast_model_left_out_info", on | {"model": "arima"}, steady(1)
     for model, error in (("ridge", 0.1), ("seasonal_naive", 0.3)):
+        yield "tidewise_forecast_model_fit_cpu_seconds", on | {"model": model}, steady(error)
+        yield "tidewise_forecast_model_trained_timestamp_seconds", on | {"model": model}, ago(600)
         yield "tidewise_forecast_backtest_wape_ratio", on | {"model": model}, steady(error)
         yield "tidewise_forecast_backtest_skill_ratio", on | {"model": model}, steady(error / 0.3)
     yield "tidewise_forecast_fit_failures_total", {k: on[k] for k in ("job", "instance")} | {"kind": "crash"}, steady(1)
@@ -225,11 +247,30 @@ def history() -> Iterator[Series]:
     yield "workload:replicas:current", WORKLOAD, steady(2)
     yield "workload:replicas:desired", WORKLOAD, steady(3)  # another one than now: a decision
     yield "node:cpu_utilization:ratio_rate5m", {"instance": "127.0.0.1:9811"}, steady(0.5)
-    recorded = {"tidewise_forecast_demand": "value", "tidewise_forecast_demand_quantile": "quantile"}
+    recorded = {
+        "tidewise_forecast_demand": "demand:value",
+        "tidewise_forecast_demand_quantile": "demand:quantile",
+        "tidewise_forecast_peak_quantile": "peak:quantile",
+    }
     for name, labels, value in forecast_series():
         if name in recorded:
             kept = {key: text for key, text in labels.items() if key not in ("job", "instance")}
-            yield f"workload:forecast_demand:{recorded[name]}", kept, value
+            yield f"workload:forecast_{recorded[name]}", kept, value
+    yield from forecast_hours()
+
+
+def forecast_hours() -> Iterator[Series]:
+    """How good forecasts were in the hours before."""
+    for horizon in (120, 300, 900, 1800, 3600):
+        on = WORKLOAD | {"horizon_seconds": str(horizon)}
+        for name, value in (("outcome", 5.0), ("error", 0.1), ("abs_error", 0.4)):
+            yield f"workload:forecast_{name}:mean1h", on, steady(value)
+        for naive, value in (("last", 0.6), ("day", 0.5), ("week", 0.7)):
+            yield "workload:forecast_naive_abs_error:mean1h", on | {"naive": naive}, steady(value)
+        for quantile in ("0.1", "0.9", "0.98"):
+            yield "workload:forecast_pinball:mean1h", on | {"quantile": quantile}, steady(0.2)
+            yield "workload:forecast_coverage:ratio_1h", on | {"quantile": quantile}, steady(float(quantile))
+            yield "workload:forecast_peak_coverage:ratio_1h", on | {"quantile": quantile}, steady(float(quantile))
 
 
 def openmetrics(now: float) -> Iterator[str]:
