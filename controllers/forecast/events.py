@@ -8,10 +8,8 @@ How `select` and `outlook` use it (times are those of bins' ends):
 
     effects = learn(history, calendar, hours); history = without(history, calendar, effects)  # before anything else
     path = (path + effects.offset) * factor(effects, calendar, times, step_seconds) - effects.offset  # ahead
-    value = floored(value, times, step_seconds, calendar)  # so each quantile; peaks, arrivals by `floor_between`
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -124,27 +122,6 @@ def factor(effects: Effects, calendar: Calendar, times: Floats, step_seconds: fl
     """By what occasions multiply demand + offset in bins that end at `times` (Unix seconds, ascending); 1: nothing."""
     ratios: Floats = np.exp(_logs(effects, calendar, times, step_seconds))
     return ratios
-
-
-def floored(values: Floats, times: Floats, step_seconds: float, calendar: Calendar) -> Floats:
-    """`values` (…, bins), each at least the highest floor that reaches into its bin, ending at `times` (ascending)."""
-    lowest = np.zeros(len(times))
-    for floor in calendar.floors:
-        first, last = np.searchsorted(times, floor.begin, "right"), np.searchsorted(times - step_seconds, floor.end)
-        lowest[first:last] = np.maximum(lowest[first:last], floor.demand_per_second)
-    raised: Floats = np.maximum(values, lowest)
-    return raised
-
-
-def floor_between(calendar: Calendar, begin: float, end: float) -> tuple[float, float]:
-    """Within [begin, end): the highest floor in demand per second, and the items that floors alone would bring."""
-    within = [f for f in calendar.floors if f.begin < end and f.end > begin]
-    edges = sorted({begin, end, *(min(max(at, begin), end) for f in within for at in (f.begin, f.end))})
-    items = 0.0
-    for start, until in itertools.pairwise(edges):
-        there = [f.demand_per_second for f in within if f.begin <= start and f.end >= until]
-        items += max(there, default=0.0) * (until - start)
-    return max((f.demand_per_second for f in within), default=0.0), items
 
 
 def _shrunk(samples: Floats, noise: float, pieces: Sequence[slice], unlike: bool = False) -> Floats:

@@ -4,17 +4,17 @@ Pure: the same history, fit and now give the same forecast, live, in a test and 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from controllers.domain import DecisionWindow, Forecast, Horizon
-from controllers.forecast import events
+from controllers.forecast import events, floors
 from controllers.forecast import windows as ahead
 from controllers.forecast.adaptive import State
 from controllers.forecast.almanac import Calendar
-from controllers.forecast.backtest import outcome, times_of
+from controllers.forecast.backtest import outcome
 from controllers.forecast.gate import Gate as Gate
 from controllers.forecast.gate import Live, gate_of, judge, recent_origins, skill_of
 from controllers.forecast.history import Floats, History, Ints, Refusal, Why
@@ -73,6 +73,7 @@ def outlook(
     age = now - known.end
     if age > max(STALE_SECONDS, 3 * known.step_seconds):
         raise Refusal(Why.STALE, f"the newest sample is {age:.0f} s old, the limit is {STALE_SECONDS:.0f} s")
+    fitted = replace(fitted, effects=events.believed(fitted.effects, known, calendar))
     newest = len(known.values) - 1
     origins = recent_origins(newest, known.step_seconds, max(fitted.horizons))
     plain = events.without(known, calendar, fitted.effects)
@@ -89,8 +90,6 @@ def outlook(
     path = correct(paths[-1:], fitted.correction, bias, fitted.offset)[0]
     limit = MAX_RISE * float(np.nanmax(known.values))
     path = np.minimum(path, limit)
-    coming = times_of(newest + np.arange(1, fitted.steps + 1), known)
-    path = events.floored(path, coming, known.step_seconds, calendar)
     naives = [
         told(name, fitted.parts[name].value, origins) for name in NAIVES if name in fitted.wape and name in fitted.parts
     ]
@@ -106,14 +105,16 @@ def outlook(
         valid_until=now + valid_seconds,
         model=fitted.model,
         gate_open=gate is Gate.OPEN,
-        horizons=horizons,
-        window=window,
+        horizons=floors.lifted_horizons(horizons, now, calendar),
+        window=floors.lifted_window(window, now, calendar),
     )
     return Outlook(
         forecast=made,
         gate=gate,
         live=live,
-        path=whole_path(path, fitted, state, known.end, now, shown, least, limit),
+        path=floors.lifted_path(
+            whole_path(path, fitted, state, known.end, now, shown, least, limit), known.step_seconds, calendar
+        ),
         data_age_seconds=age,
         widened=widened,
         skill=skill,

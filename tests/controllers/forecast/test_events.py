@@ -1,4 +1,4 @@
-"""What events and holidays did is learned, taken out of the past and put ahead; floors hold."""
+"""What events and holidays did is learned, taken out of the past and put ahead."""
 
 import pickle
 from types import SimpleNamespace
@@ -6,17 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from controllers.forecast.almanac import Calendar, Event, Floor
-from controllers.forecast.events import (
-    NO_EFFECTS,
-    factor,
-    floor_between,
-    floored,
-    learn,
-    without,
-)
+from controllers.forecast.almanac import Calendar, Event
+from controllers.forecast.events import NO_EFFECTS, believed, factor, learn, without
 from controllers.forecast.history import Floats, History
-from controllers.forecast.occasions import BODY_PARTS, LEAD_PARTS
+from controllers.forecast.occasions import BODY_PARTS, LEAD_PARTS, Occasion
 
 MIDNIGHT = 1_700_006_400.0  # a Wednesday in UTC
 TODAY = int(MIDNIGHT // 86_400)
@@ -210,18 +203,25 @@ def test_gaps_and_lower_bounds_stay_what_they_are() -> None:
     assert cleaned.censored is history.censored
 
 
-def test_floors_hold_within_their_time_only() -> None:
-    calendar = Calendar(floors=(Floor(600.0, 1200.0, 5.0), Floor(900.0, 1500.0, 8.0)))
-    times = 300.0 * np.arange(1, 8)
-    lifted = floored(np.array([np.full(7, 6.0), np.full(7, 1.0)]), times, 300.0, calendar)
-    np.testing.assert_array_equal(lifted, [[6, 6, 6, 8, 8, 6, 6], [1, 1, 5, 8, 8, 1, 1]])
-
-
-def test_a_window_knows_the_highest_floor_in_it_and_what_floors_bring() -> None:
-    calendar = Calendar(floors=(Floor(600.0, 1200.0, 5.0), Floor(900.0, 1500.0, 8.0)))
-    assert floor_between(calendar, 0.0, 600.0) == (0.0, 0.0)
-    assert floor_between(calendar, 0.0, 900.0) == (5.0, 1500.0)
-    assert floor_between(calendar, 0.0, 2000.0) == (8.0, 300 * 5.0 + 600 * 8.0)
+def test_an_event_that_goes_on_is_believed_as_far_as_it_shows() -> None:
+    events = matches(6)
+    begin = MIDNIGHT + 27 * 86_400 + 10 * 3600
+    now = Event("match", begin, begin + 7200)
+    calendar = Calendar(events=(*events, now))
+    shares = {}
+    for kind, really in {"as ever": (*events, now), "nothing": events}.items():
+        history, _ = past(really, 1.6)
+        effects = learn(history.first(26 * 288), calendar)
+        seen = history.first(round((begin + 4200 - history.start) / STEP) + 1)  # 70 minutes of it
+        known = believed(effects, seen, calendar)
+        assert list(known.belief) == [Occasion("match", now.begin, now.end)]
+        shares[kind] = known.belief[Occasion("match", now.begin, now.end)]
+        before = history.first(round((begin - 4200 - history.start) / STEP) + 1)
+        assert believed(effects, before, calendar) is effects
+        ratio = factor(known, calendar, np.array([begin + 6000.0]))[0]
+        assert ratio == pytest.approx(1.6 if kind == "as ever" else 1.0, rel=0.15)
+    assert shares["as ever"] == pytest.approx(1.0, abs=0.15)
+    assert shares["nothing"] < 0.3
 
 
 def test_a_forecast_knows_of_a_coming_event(make: SimpleNamespace) -> None:
