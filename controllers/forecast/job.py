@@ -5,13 +5,15 @@ import pickle
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.backtest import CLOSE, Effort
 from controllers.forecast.history import History
+from controllers.forecast.models import MODELS
+from controllers.forecast.models.ensemble import Mixture
 from controllers.forecast.selection import Fitted, select
 
 
@@ -53,7 +55,7 @@ class Packed:
 
 
 def fit(job: Job) -> Fitted:
-    return select(
+    fitted = select(
         job.history,
         job.calendar,
         job.horizons_seconds,
@@ -64,6 +66,19 @@ def fit(job: Job) -> Fitted:
         effort=job.effort,
         counter=cpu_clock(),
     )
+    return fitted if job.effort == CLOSE else without_idle(fitted)
+
+
+def without_idle(fitted: Fitted) -> Fitted:
+    """Heavy models that have no part in the forecast are dropped: a forest has a megabyte, and a fleet thousands.
+
+    They are fitted anew when it is their turn; until then they are not tried.
+    """
+    members = fitted.learned.learned if isinstance(fitted.learned, Mixture) else {}
+    used = {name: part for name, part in fitted.parts.items() if not MODELS[name].heavy or name in members}
+    if fitted.model in fitted.parts:
+        used[fitted.model] = fitted.parts[fitted.model]
+    return replace(fitted, parts=used)
 
 
 def cpu_clock() -> Callable[[], float]:

@@ -12,10 +12,13 @@ import psutil
 import pytest
 
 from controllers.forecast.almanac import Calendar
+from controllers.forecast.backtest import FRUGAL, Learned
 from controllers.forecast.crew import NICENESS
 from controllers.forecast.fit import Fitter
 from controllers.forecast.history import History
-from controllers.forecast.job import Failure, Job, fit
+from controllers.forecast.job import Failure, Job, fit, without_idle
+from controllers.forecast.models import MODELS
+from controllers.forecast.models.ensemble import Mixture
 from controllers.forecast.selection import Fitted
 
 
@@ -220,3 +223,15 @@ def test_jobs_beyond_the_rounds_size_wait_for_the_next(job: Job, monkeypatch: py
     fitter = Fitter(slowly)
     assert fitter.begin({f"default/{number}": job for number in range(9)}) == ["default/0", "default/1"]
     fitter.close()
+
+
+def test_a_fleet_keeps_no_heavy_model_that_has_no_part_in_the_forecast(job: Job) -> None:
+    idle, used = (Learned(name, 0.0) for name in ("idle", "used"))
+    fitted = fit(replace(job, effort=FRUGAL))
+    fitted = replace(fitted, parts={**fitted.parts, "random_forest": idle, "gradient_boosting": used})
+    cheap = {name for name in fitted.parts if not MODELS[name].heavy}
+    assert set(without_idle(fitted).parts) == cheap
+    mixed = replace(fitted, model="ensemble", learned=Mixture({"gradient_boosting": "used"}))
+    assert set(without_idle(mixed).parts) == {*cheap, "gradient_boosting"}
+    alone = replace(fitted, model="random_forest", learned="idle")
+    assert set(without_idle(alone).parts) == {*cheap, "random_forest"}
