@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -78,6 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(origins) < MIN_ORIGINS:
             say(f"{trace.name}: too short, {len(origins)} hours to be scored in {trace.days:.1f} days; left out")
             continue
+        part = trace.between(float(origins[0]), trace.end)
+        if np.isfinite(part).sum() < MIN_ORIGINS or not np.isfinite(trace.before(float(origins[0]))).any():
+            say(
+                f"{trace.name}: too little is known, {np.isfinite(part).sum()} of the last {len(part)} values; left out"
+            )
+            continue
         rows, facts[trace.name] = walk(
             trace, origins, options.refit_hours, chosen_models(options.models), not options.without_peers
         )
@@ -88,9 +95,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(_progress(scores[-1], facts[trace.name]))
     if scores:
         print(printed(scores, facts, markdown=options.markdown))
+        for name, peer in peers.OTHERS.items() if not options.without_peers else ():
+            if peers.missing(peer):
+                print(f"\n{name}: not installed: pip install {peer.package}")
     if options.json and scores:
         whole = {"traces": [{**asdict(s), **asdict(facts[s.trace])} for s in scores], "unread": bad}
-        options.json.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(finite(whole), indent=2) + "\n", encoding="utf-8")
     for line in bad:
         say(f"not read: {line}")
     return 1 if bad else 0 if scores else 2
@@ -98,6 +108,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def finite(value: Any) -> Any:
+    """For JSON, which knows neither NaN nor infinity: null."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def chosen_models(listed: str) -> Mapping[str, Model]:

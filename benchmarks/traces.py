@@ -149,7 +149,7 @@ def gridded(name: str, times: Floats, values: Floats) -> Trace:
     usual = float(np.median(distances))
     if usual > HOUR * 1.05:
         raise BadTraceError(f"{name}: a step of {usual:.0f} s; an hour ahead needs at most 3600 s")
-    step = next(step for step in STEPS if step >= min(usual / 1.05, HOUR))
+    step = next(step for step in STEPS if step >= min(usual / 1.02, HOUR))
     # where most samples keep one distance from the multiples of the step, that is where bins begin
     turns = np.exp(2j * np.pi * times / step)
     mean = complex(turns.mean())
