@@ -5,7 +5,6 @@ Pure: the same history, fit and now give the same forecast, live, in a test and 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,8 @@ from controllers.forecast.gate import Gate as Gate
 from controllers.forecast.gate import Live, gate_of, judge, recent_origins, skill_of
 from controllers.forecast.history import Floats, History, Ints, Refusal, Why
 from controllers.forecast.models import MODELS
-from controllers.forecast.selection import NAIVES, STALE_SECONDS, Fitted, bias_at, bounded, correct, with_occasions
+from controllers.forecast.models.ensemble import Mixture, combine
+from controllers.forecast.selection import STALE_SECONDS, Fitted, bias_at, bounded, correct, with_occasions
 from controllers.forecast.skill import UNKNOWN_SKILL, Skill
 from controllers.forecast.windows import Coverage
 
@@ -78,21 +78,16 @@ def outlook(
     origins = recent_origins(newest, known.step_seconds, max(fitted.horizons))
     plain = events.without(known, calendar, fitted.effects)
 
-    def told(model: str, learned: Any, at: Ints) -> Floats:
-        path = MODELS[model].paths(learned, plain, at, fitted.steps)
-        return with_occasions({model: path}, plain, at, calendar, fitted.effects)[model]
-
     behind = ahead.since(fitted.ahead, known)
-    every = told(fitted.model, fitted.learned, np.concatenate((behind, origins, [newest])))
+    said = asked(fitted, plain, calendar, np.concatenate((behind, origins, [newest])))
+    every = said[fitted.model]
     paths = every[len(behind) :]
     actual, censored = outcome(known, origins, fitted.steps)
     bias = bias_at(paths[:-1], actual, censored, origins, np.array([newest]), fitted.offset, known.step_seconds)
     path = correct(paths[-1:], fitted.correction, bias, fitted.offset)[0]
     limit = MAX_RISE * float(np.nanmax(known.values))
     path = np.minimum(path, limit)
-    naives = [
-        told(name, fitted.parts[name].value, origins) for name in NAIVES if name in fitted.wape and name in fitted.parts
-    ]
+    naives = [said[name][len(behind) : -1] for name in fitted.yardsticks]
     live = judge(known, fitted, origins, paths[:-1], naives, actual, censored)
     skill = skill_of(known, fitted, origins, paths[:-1], naives)
     gate = gate_of(fitted, live, skill, gate_was_open)
@@ -120,6 +115,19 @@ def outlook(
         skill=skill,
         coverage=coverage,
     )
+
+
+def asked(fitted: Fitted, plain: History, calendar: Calendar, at: Ints) -> dict[str, Floats]:
+    """Paths (at, steps) of the model in use and of the naive ones; who is both, or a member, is asked once.
+
+    `plain`: the history as it would have been without the calendar's occasions.
+    """
+    mixture = fitted.learned if isinstance(fitted.learned, Mixture) else None
+    wanted = fitted.yardsticks | (dict(mixture.learned) if mixture else {fitted.model: fitted.learned})
+    paths = {name: MODELS[name].paths(learned, plain, at, fitted.steps) for name, learned in wanted.items()}
+    if mixture:
+        paths[fitted.model] = combine({name: paths[name] for name in mixture.learned}, mixture.weights)
+    return with_occasions(paths, plain, at, calendar, fitted.effects)
 
 
 def horizons_of(

@@ -35,6 +35,7 @@ from controllers.forecast.models.ensemble import FEWEST, Mixture, combine, weigh
 from controllers.forecast.skill import Record, judged_leads, record
 
 NAIVES = ("last_value", "seasonal_naive", "day_naive", "week_naive")  # what a model has to beat
+YARDSTICKS = ("last_value", "day_naive", "week_naive")  # of them, those that skill is told by
 STALE_SECONDS = 600.0  # a forecast from samples older than this is refused, so paths reach that much further
 MOST_AHEAD_SECONDS = 21_600.0  # a path goes on to the end of a decision's window, but not further than this
 AGE_SECONDS = 60.0  # how old the newest bin may well be when a forecast is made: calibrated with
@@ -94,6 +95,11 @@ class Fitted:
     def best_naive(self) -> float | None:
         """The smaller of the naive models' backtest errors; None while none could be tried."""
         return min((self.wape[name] for name in NAIVES if name in self.wape), default=None)
+
+    @property
+    def yardsticks(self) -> dict[str, Any]:
+        """What the naive models that skill is told by have learned."""
+        return {name: self.parts[name].value for name in YARDSTICKS if name in self.wape and name in self.parts}
 
     @property
     def cpu_seconds(self) -> Mapping[str, float]:
@@ -211,7 +217,7 @@ def select(
             history,
             tried.origins,
             path,
-            [tried.paths[name] for name in NAIVES if name in tried.paths],
+            [tried.paths[name] for name in YARDSTICKS if name in total and name in parts],
             judged_leads(horizons, step),
             tried.spacing * step,
         ),

@@ -1,8 +1,8 @@
 """The mean of what several models say, each weighed by how far off it was of late.
 
-Weights fall with the sixth power of a member's backtest error relative to the least: who errs a tenth more has half the
-say, who errs twice as much has none. On the reference traces this was one to two per cent better than the plain median,
-since it follows who is good at this workload, and within one per cent of the best single model where only one is good.
+Weights fall with the eighth power of a backtest error relative to the least: who errs a tenth more has half the say,
+who errs twice as much has none. On the reference traces this was one to two per cent better than the median, since
+it follows who is good at this workload, and within one per cent of the best single model where only one is good.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from controllers.forecast.models import Model
 
 FEWEST = 2  # members that have a say; one alone is no ensemble
-POWER = 6.0
+POWER = 8.0
 AROUND = 1.5  # a member's error at a lead is that at leads up to this factor away: less is luck
 LEAST = 0.03  # who weighs less everywhere is not asked
 UNPROVEN = 1.1  # the error, relative to the least, of a member that could not be tried
