@@ -29,6 +29,7 @@ FORETOLD = 0.02  # of the variance of one half, by the phase profile of the othe
 OF_DAY = 0.6  # of what the day's profile foretells, where a period divides the day: else it is that profile's echo
 SHIFTS = (-0.1, -0.05, 0.05, 0.1)  # tried around a peak's frequency, in parts of the resolution
 SPREAD = 30  # frequencies to either side that a peak is compared with
+CLEARLY = 1.2  # as much must a multiple of a period foretell, to be the period
 CELLS = 96  # of a phase profile, at most
 BACK = 24  # cycles that a phase column looks back
 DECAY = 0.9  # of a cycle, relative to the one after it
@@ -83,6 +84,12 @@ def phase_factors(history: History) -> tuple[Phases, ...]:
         best = next((one for peak in peaks[:TRIES] if (one := strongest(rest, known, times, step, peak, peaks))), None)
         if best is None:
             break
+        within = [one for one in found if is_whole(best.period_seconds / one.period_seconds)]
+        if within:  # quicker ones that were parts of it
+            found = [one for one in found if one not in within]
+            rest = np.where(known, rest + np.sum([one.at(times) for one in within], axis=0), 0.0)
+            flat = np.where(known, rest - centred(rest, known, bins(best.period_seconds, step)), 0.0)
+            best = Phases(best.period_seconds, profile(flat, known, times, best.period_seconds, step))
         found.append(best)
         rest = np.where(known, rest - best.at(times), 0.0)
     return tuple(sorted(found, key=lambda phases: -phases.period_seconds))
@@ -176,6 +183,10 @@ def above_harmonics(power: Floats, place: int, per_bin: float) -> bool:
     return bool(levels) and float(power[place]) > HARMONIC_PEAK * float(np.median(levels))
 
 
+def is_whole(ratio: float) -> bool:
+    return round(ratio) > 1 and abs(ratio - round(ratio)) < 1e-6
+
+
 def echoes(frequency: float, found: list[Phases], count: int, step: float) -> bool:
     # a harmonic beyond what the step can show comes back mirrored
     return any(echo(seen, one, count * step) for one in found for seen in (frequency, 1.0 / step - frequency))
@@ -191,14 +202,26 @@ def echo(frequency: float, found: Phases, total: float) -> bool:
 
 def strongest(rest: Floats, known: Bools, times: Floats, step: float, peak: float, peaks: list[float]) -> Phases | None:
     """The period of a peak, or of the slower one whose harmonic it is; None when it does not foretell the halves."""
+    score, best = steady(rest, known, times, step, peak)
     width = 2.0 / (len(rest) * step)
-    parts = [
+    slower = {
         part
         for other in peaks
         if (part := round(peak / other)) > 1 and abs(peak / part - other) < width  # the higher peak is the more exact
-    ]
-    found = [steady(rest, known, times, step, peak / part) for part in (1, *parts[: TRIES - 1])]
-    return max((pair for pair in found if pair[0] > FORETOLD), key=lambda pair: pair[0], default=(0.0, None))[1]
+    }
+    for part in sorted(slower)[:TRIES]:
+        score, best = better((score, best), steady(rest, known, times, step, peak / part))
+    # the slowest wave of a short job may be too weak for a peak
+    for part in (2, 3) if score > FORETOLD else ():
+        if part * best.period_seconds <= LONGEST_SECONDS:
+            frequency = 1.0 / (part * best.period_seconds)
+            score, best = better((score, best), steady(rest, known, times, step, frequency))
+    return best if score > FORETOLD else None
+
+
+def better(one: tuple[float, Phases], longer: tuple[float, Phases]) -> tuple[float, Phases]:
+    """Several periods in a row foretell as well as one, so the longer has to foretell clearly more."""
+    return longer if longer[0] > CLEARLY * max(one[0], 0.0) else one
 
 
 def steady(rest: Floats, known: Bools, times: Floats, step: float, frequency: float) -> tuple[float, Phases]:
@@ -210,7 +233,7 @@ def steady(rest: Floats, known: Bools, times: Floats, step: float, frequency: fl
     if scores[middle] < FORETOLD / 2:
         return 0.0, Phases(middle, np.zeros(1))
     # schedules are in whole minutes: such a period wins unless it does much worse
-    slow, fast = 1.0 / (frequency - 0.1 / total), 1.0 / (frequency + 0.1 / total)
+    slow, fast = 1.0 / (frequency - 0.3 / total), 1.0 / (frequency + 0.3 / total)
     minutes = [60.0 * whole for whole in range(int(np.ceil(fast / 60.0)), int(slow / 60.0) + 1)][:TRIES]
     for period in (*(1.0 / (frequency + shift / total) for shift in SHIFTS), *minutes):
         scores[period] = foretold(flat, known, times, period, step)
