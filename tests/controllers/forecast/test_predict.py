@@ -30,13 +30,13 @@ def at(history: History, fitted: Fitted, count: int, seconds: float = 20.0) -> F
 @pytest.fixture(scope="module")
 def fitted(fortnight: History) -> Fitted:
     """Learned from 14 of the 15 days."""
-    return select(fortnight.first(14 * DAY), Calendar(), HORIZONS)
+    return select(fortnight.first(14 * DAY), Calendar(), HORIZONS, heavy=False)
 
 
 def test_the_model_is_chosen_by_backtest(fitted: Fitted) -> None:
-    assert fitted.model == "ridge"
-    assert fitted.stage is Stage.FULL
-    assert fitted.wape["ridge"] < min(fitted.wape["last_value"], fitted.wape["seasonal_naive"])
+    assert fitted.model == "cheap_ensemble"
+    assert fitted.stage is Stage.CHEAP  # the heavy ones had no turn
+    assert fitted.wape["cheap_ensemble"] < min(fitted.wape[name] for name in ("last_value", "day_naive", "week_naive"))
 
 
 def test_a_toy_model_is_one_line_and_is_chosen_when_it_is_best(fortnight: History, make: SimpleNamespace) -> None:
@@ -45,7 +45,7 @@ def test_a_toy_model_is_one_line_and_is_chosen_when_it_is_best(fortnight: Histor
         return rates
 
     toy = Model(last_value.fit, told, 0.0)
-    found = select(fortnight.first(4 * DAY), Calendar(), (300,), {**MODELS, "oracle": toy})
+    found = select(fortnight.first(4 * DAY), Calendar(), (300,), {**MODELS, "oracle": toy}, heavy=False)
     assert found.model == "oracle"
 
 
@@ -73,9 +73,9 @@ def test_the_daily_jump_is_foreseen_to_the_minute(
     path = np.array([value for _, value, _ in made.path])[: minutes_before + 8]
     minutes = np.array([(when - make.MIDNIGHT) / 60 for when, _, _ in made.path])[: minutes_before + 8]
     truth = (make.daily(minutes) + make.daily(minutes - 1)) / 2
-    np.testing.assert_allclose(path, truth, rtol=0.09)
+    np.testing.assert_allclose(path, truth, rtol=0.12)  # members that smooth over minutes have a say, too
     before, after = path[minutes <= 14 * DAY + 800], path[minutes >= 14 * DAY + 806]
-    assert after.mean() > 1.25 * before.mean()
+    assert after.mean() > 1.2 * before.mean()
     assert made.gate is Gate.OPEN
 
 
@@ -144,7 +144,7 @@ def test_the_gate_opens_again_once_a_change_has_been_learned(make: SimpleNamespa
     rates = make.daily(np.arange(16.0 * DAY))
     rates[8 * DAY :] = 3 * rates[8 * DAY :]
     history = make.grid(make.poisson(rates))
-    fitted = select(history, Calendar(), HORIZONS)
+    fitted = select(history, Calendar(), HORIZONS, heavy=False)
     made = outlook(
         history, Calendar(), fitted, history.end, quantiles=QUANTILES, valid_seconds=900, gate_was_open=False
     )
@@ -154,19 +154,19 @@ def test_the_gate_opens_again_once_a_change_has_been_learned(make: SimpleNamespa
 STAGES = {
     "ten minutes": (10 / DAY, Stage.LAST_VALUE, "last_value"),
     "five hours": (5 / 24, Stage.LAST_VALUE, "last_value"),
-    "a day and a half": (1.5, Stage.NAIVE, None),
-    "three days": (3.0, Stage.FULL, "ridge"),
+    "a day and a half": (1.5, Stage.CHEAP, None),
+    "three days": (3.0, Stage.CHEAP, None),
 }
 
 
 @pytest.mark.parametrize(("days", "stage", "model"), STAGES.values(), ids=STAGES)
 def test_cold_start(days: float, stage: Stage, model: str | None, fortnight: History) -> None:
     young = fortnight.first(round(days * DAY))
-    found = select(young, Calendar(), HORIZONS)
+    found = select(young, Calendar(), HORIZONS, heavy=False)
     assert found.stage is stage
     assert model in (found.model, None)
     made = outlook(young, Calendar(), found, young.end, quantiles=QUANTILES, valid_seconds=900)
-    assert made.forecast.gate_open is (stage is Stage.FULL)
+    assert made.forecast.gate_open is (stage is Stage.CHEAP)
     value = made.forecast.horizons[0].value
     assert value == pytest.approx(young.values[-1], rel=0.5)
     assert made.forecast.horizons[0].quantiles[0.98] > value
@@ -196,7 +196,7 @@ BAD: dict[str, Callable[[Floats], Floats]] = {
 def test_any_history_gives_bounded_numbers(bad: Callable[[Floats], Floats], days: float, fortnight: History) -> None:
     plain = fortnight.first(round(days * DAY))
     history = replace(plain, values=bad(plain.values))
-    made = at(history, select(history, Calendar(), HORIZONS), len(history.values), 0.0)
+    made = at(history, select(history, Calendar(), HORIZONS, heavy=False), len(history.values), 0.0)
     honest = history.values[history.values < 1e6 * plain.values.max()]  # NaN and the spikes left out
     limit = 15 * float(honest.max())
     for horizon in made.horizons:
@@ -224,7 +224,8 @@ def test_censored_demand_is_a_lower_bound(fortnight: History) -> None:
     history, blind = (replace(fortnight, values=capped, censored=marks) for marks in (cut, np.zeros_like(cut)))
     count = 14 * DAY + 780  # demand is 15 a second, 12 of them seen
     told, untold = (
-        at(h, select(h.first(14 * DAY), Calendar(), HORIZONS), count).horizons[1].value for h in (history, blind)
+        at(h, select(h.first(14 * DAY), Calendar(), HORIZONS, heavy=False), count).horizons[1].value
+        for h in (history, blind)
     )
     assert told > untold
     assert untold == pytest.approx(12.0, rel=0.05)
@@ -240,7 +241,7 @@ def test_any_numbers_at_all_give_an_ordered_bounded_forecast_or_a_refusal(
 ) -> None:
     values = np.array([np.nan if value is None else value for value in found])
     history = History(1_700_000_000.0, 60.0, values, np.zeros(len(values), dtype=np.bool_))
-    fitted = select(history.until(history.end), Calendar("Asia/Seoul"), (120, 900))
+    fitted = select(history.until(history.end), Calendar("Asia/Seoul"), (120, 900), heavy=False)
     newest = history.until(history.end).end
     if history.end + seconds - newest > 600:
         with pytest.raises(Refusal):
@@ -260,5 +261,5 @@ def test_any_resolution_will_do(step_seconds: float, make: SimpleNamespace) -> N
     days = 12 if step_seconds > 60 else 4
     minutes = make.poisson(make.daily(np.arange(days * DAY + 0.0)))
     history = make.grid(minutes.reshape(-1, round(step_seconds / 60)).mean(axis=1), step_seconds)
-    made = at(history, select(history, Calendar(), HORIZONS), len(history.values), 0.0)
+    made = at(history, select(history, Calendar(), HORIZONS, heavy=False), len(history.values), 0.0)
     assert made.horizons[-1].value == pytest.approx(make.daily(np.array([60.0]))[0], rel=0.25)
