@@ -15,9 +15,12 @@ LEVEL_SECONDS = (0.0, 600.0, 3600.0, 3 * 3600.0, 86_400.0)  # trailing means; 0 
 TEN, HOUR, DAY = 1, 2, 4  # places in LEVEL_SECONDS; targets are relative to the hour's level
 WIDTH_SECONDS = (0.0, 300.0, 900.0, 3600.0)  # neighbouring bins that smooth a profile; 0 keeps every bin's own edge
 QUARTER = 2  # place in WIDTH_SECONDS
+SHAPES = 2 * len(WIDTH_SECONDS)  # of all days, and of days of the same kind
 LAG_DAYS = (1, 2, 7, 14)
 LAG_WIDTH_SECONDS = 300.0
 PROFILE_DECAY = 0.9  # weight of a day relative to the day after it
+CELLS = 10_000  # of profiles, worked on at once
+LIMIT = 6.0  # of a logarithm of ratios
 PROFILE_HOURS = 12
 HOUR_DECAY = 0.75
 WINSOR = 5.0  # a value above this many times the usual largest one counts as that
@@ -55,9 +58,10 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The A side: what coming bins should be like. `logs` (columns, bins), `plain` (2, bins) in demand per second."""
+    """The A side: what coming bins should be like. `logs` (profiles and lags, bins), `plain` (2, bins) per second."""
 
     logs: Floats
+    hours: Floats  # (bins,)
     plain: Floats
 
 
@@ -91,12 +95,14 @@ def ceiling(values: Floats) -> float:
 
     Infinite while nothing but zeros has been seen: that is no ground to doubt the first real demand.
     """
-    known = np.sort(values[np.isfinite(values)])
-    if not len(known) or known[-1] <= 0:
+    known = values[np.isfinite(values)]
+    highest = float(known.max()) if len(known) else 0.0
+    if highest <= 0:
         return float("inf")
     # the usual largest: a few, or one in a thousand, may be glitches
-    usual = float(known[len(known) - 1 - max(min(3, len(known) // 4), len(known) // 1000)])
-    return WINSOR * (usual if usual > 0 else float(known[-1]))
+    place = len(known) - 1 - max(min(3, len(known) // 4), len(known) // 1000)
+    usual = float(np.partition(known, place)[place])
+    return WINSOR * (usual if usual > 0 else highest)
 
 
 def quiet_weekdays(history: History, time_zone: str, highest: float) -> tuple[bool, ...]:
@@ -159,8 +165,8 @@ def weekday(past: Past, by_clock: Ints) -> Ints:
 
 def clock(past: Past, by_clock: Ints) -> Floats:
     """Time of day at which local bins begin, as a share of the day."""
-    share: Floats = (past.start + (by_clock - 1) * past.step_seconds) % DAY_SECONDS / DAY_SECONDS
-    return share
+    begins: Floats = (past.start + (by_clock - 1) * past.step_seconds).astype(np.float64)
+    return begins % DAY_SECONDS / DAY_SECONDS
 
 
 def quiet(past: Past, by_clock: Ints) -> Bools:
@@ -180,22 +186,24 @@ def first_hour(past: Past, lead: int) -> int:
 def targets(past: Past, first: int, end: int, leads: Sequence[int]) -> Views:
     """What the bins first..end - 1 should be like, seen from each of `leads` (bins) before them."""
     at = np.arange(first, end)
-    smooth, narrow = (bins(WIDTH_SECONDS[place], past.step_seconds) for place in (QUARTER, 0))
     centred = [(size, size // 2) for size in (bins(seconds, past.step_seconds) for seconds in WIDTH_SECONDS)]
-    by_day, by_hour, views = {}, {}, {}
+    by_day: dict[int, tuple[Floats, Floats]] = {}
+    by_hour: dict[int, Floats] = {}
+    views: dict[tuple[int, int], Targets] = {}
     for lead in leads:
         day, hour = view = (first_day(past, lead), first_hour(past, lead))
         if view in views:
             continue
         if day not in by_day:
-            shapes = np.log(profiles(past, past.shape_sums, past.shape_seen, at, centred, day))
-            plain = profiles(past, past.sums, past.seen, at, [(narrow, narrow // 2), (smooth, smooth // 2)], day)[:2]
-            lags = [lag(past, at, max(days, day)) for days in LAG_DAYS]
-            by_day[day] = np.array([*shapes, *lags, *lags, shapes[QUARTER]]), plain
+            logs = np.empty((SHAPES + len(LAG_DAYS), len(at)))
+            np.log(profiles(past, past.shape_sums, past.shape_seen, at, centred, day), out=logs[:SHAPES])
+            for row, days in enumerate(LAG_DAYS):
+                logs[SHAPES + row] = lag(past, at, max(days, day))
+            of_all_days = profiles(past, past.sums, past.seen, at, [centred[0], centred[QUARTER]], day)[:2]
+            by_day[day] = logs, of_all_days
         if hour not in by_hour:
             by_hour[hour] = hours(past, first, end, hour)
-        logs, plain = by_day[day]
-        views[view] = Targets(np.concatenate([logs, by_hour[hour][None]]), plain)
+        views[view] = Targets(by_day[day][0], by_hour[hour], by_day[day][1])
     return Views(first, views)
 
 
@@ -266,19 +274,24 @@ def columns(target: Targets, origin: Origins, place: Ints, least_known: float = 
     Unknown: what the smoothed profile says, and where that is unknown too, no growth. A column known for less than the
     share `least_known` of the pairs is all zeros.
     """
-    near = len(target.logs)
-    raw = np.empty((len(origin.logs), *place.shape))
-    np.subtract(target.logs.take(place, axis=1), origin.logs[:near, :, None], out=raw[:near])
+    whole = np.ones((len(origin.logs) + 3, *place.shape))
+    raw = whole[: len(origin.logs)]
+    logs = target.logs.take(place, axis=1)
+    aside = (logs, logs[SHAPES:], logs[QUARTER : QUARTER + 1], target.hours.take(place)[None])
+    near = 0
+    for part in aside:
+        np.subtract(part, origin.logs[near : near + len(part), :, None], out=raw[near : near + len(part)])
+        near += len(part)
     np.negative(origin.logs[near:, :, None], out=raw[near:])
     known = np.isfinite(raw)
-    if least_known > 0:
-        raw[:near][known[:near].mean(axis=(1, 2)) < least_known] = 0.0
-        known |= np.isfinite(raw)
+    if not known.all():
+        seldom = known[:near].mean(axis=(1, 2)) < least_known
+        np.copyto(raw, np.nan_to_num(raw[QUARTER]), where=~known)
+        raw[:near][seldom] = 0.0
+    np.clip(raw, -LIMIT, LIMIT, out=raw)
     level = np.exp(origin.base)[:, None]
     growth = np.nan_to_num(target.plain.take(place, axis=1) - origin.plain[:, None])
-    added = np.log(np.clip(level + growth, 0.2 * level, 5 * level)) - origin.base[:, None]
-    found = raw if known.all() else np.where(known, raw, np.nan_to_num(raw[QUARTER]))
-    whole: Floats = np.concatenate([np.clip(found, -6.0, 6.0), added, np.ones((1, *place.shape))])
+    whole[-3:-1] = np.log(np.clip(level + growth, 0.2 * level, 5 * level)) - origin.base[:, None]
     return whole
 
 
@@ -298,34 +311,41 @@ def profiles(
     cells = (low - back * day) + np.arange(rows - 1)[:, None] * day + np.arange(width)
     kind = quiet(past, cells)
     then = bins_at(past, cells)
-    weighed = np.zeros((2, 2, len(windows), rows, width))  # sum and weight; busy and quiet days
-    for place, (size, ahead) in enumerate(windows):
-        mean, known = window(sums, seen, then, size, ahead)
-        for value, part in enumerate((mean, known)):
-            weighed[value, 1, place, 1:] = part * kind
-            weighed[value, 0, place, 1:] = part * ~kind
-    for row in range(2, rows):
-        weighed[..., row, :] += PROFILE_DECAY * weighed[..., row - 1, :]
     row = back + (by_clock - low) // day - (nearest_day - 1)
     cell = np.maximum(row, 0) * width + (by_clock - low) % day
-    found = weighed.reshape(2, 2, len(windows), -1).take(cell, axis=3)
-    of_kind = np.where(quiet(past, by_clock), found[:, 1], found[:, 0])
-    total, weight = np.concatenate([found.sum(axis=1), of_kind], axis=1)
-    means: Floats = np.divide(total, weight, out=np.full(total.shape, np.nan), where=(weight > 0) & (row >= 0))
+    early = row < 0
+    mine = quiet(past, by_clock)
+    dense = bool((np.diff(cell) == 1).all())
+    means = np.full((2 * len(windows), len(at)), np.nan)
+    together = max(1, CELLS // (rows * width))  # small pieces stay in the processor's cache
+    for first in range(0, len(windows), together):
+        some = windows[first : first + together]
+        weighed = np.zeros((2, 2, len(some), rows, width))  # sum and weight; busy and quiet days
+        for place, (size, ahead) in enumerate(some):
+            for value, part in enumerate(window(sums, seen, then, size, ahead)):
+                np.multiply(part, kind, out=weighed[value, 1, place, 1:])
+                np.multiply(part, ~kind, out=weighed[value, 0, place, 1:])
+        for day_row in range(2, rows):
+            weighed[..., day_row, :] += PROFILE_DECAY * weighed[..., day_row - 1, :]
+        flat = weighed.reshape(2, 2, len(some), -1)
+        found = flat[..., cell[0] : cell[-1] + 1] if dense else flat.take(cell, axis=3)
+        of_kind = np.where(mine, found[:, 1], found[:, 0])
+        for begin, (total, weight) in ((first, found.sum(axis=1)), (len(windows) + first, of_kind)):
+            np.divide(total, weight, out=means[begin : begin + len(some)], where=(weight > 0) & ~early)
     return means
 
 
 def bins_at(past: Past, by_clock: Ints) -> Ints:
     """The bins at local times; -1 where the clock was put forward over one, the later one where it was put back."""
     if past.offsets[0] == past.offsets[-1] and (past.offsets == past.offsets[0]).all():
-        return by_clock - past.offsets[0]
+        there: Ints = by_clock - past.offsets[0]
+        return there
     every = np.arange(len(past.offsets)) + past.offsets
     first = int(every.min())
     found = np.full(int(every.max()) - first + 1, -1)
     found[every - first] = np.arange(len(every))
     inside = (by_clock >= first) & (by_clock <= first + len(found) - 1)
-    there: Ints = np.where(inside, found[np.clip(by_clock - first, 0, len(found) - 1)], -1)
-    return there
+    return np.where(inside, found[np.clip(by_clock - first, 0, len(found) - 1)], -1)
 
 
 def hours(past: Past, first: int, end: int, nearest_hour: int) -> Floats:
@@ -356,11 +376,12 @@ def same_time(offsets: Ints, day: int, at: Ints, days: int | Ints) -> Ints:
 
 def window(sums: Floats, seen: Ints, at: Ints, size: int, ahead: int) -> tuple[Floats, Bools]:
     """Mean of the known among `size` bins, the newest `ahead` after `at` (0: none known), and where there is one."""
-    high = np.minimum(np.maximum(at + (ahead + 1), 0), len(sums) - 1)
-    low = np.minimum(np.maximum(at + (ahead + 1 - size), 0), len(sums) - 1)
-    count = seen[high] - seen[low]
+    high = at + (ahead + 1)
+    low = high - size
+    count = seen.take(high, mode="clip") - seen.take(low, mode="clip")
     known = (count > 0) & (at >= 0)
-    return np.divide(sums[high] - sums[low], count, out=np.zeros(at.shape), where=known), known
+    total = sums.take(high, mode="clip") - sums.take(low, mode="clip")
+    return np.divide(total, count, out=np.zeros(at.shape), where=known), known
 
 
 def level(sums: Floats, seen: Ints, newest: Ints, at: Ints, size: int) -> Floats:

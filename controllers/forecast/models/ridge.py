@@ -54,7 +54,7 @@ def fit(history: History, time_zone: str, steps: int) -> Learned:
         due = every[known] + lead
         seen = views.by[first_day(past, lead), first_hour(past, lead)]
         x = columns(seen, mine, (due - views.first)[:, None], KNOWN_SHARE)[:, :, 0]
-        y = np.clip(log_values[due] - mine.base, -6.0, 6.0)
+        y = np.clip(log_values[due] - mine.base, -features.LIMIT, features.LIMIT)
         before = weights[-1] if weights else None
         weights.append(least_absolute(x, y, importance[known], history.censored[due], firmness, before))
     return Learned(fixed, leads, np.array(weights))
@@ -142,12 +142,13 @@ def least_absolute(
         total = float(weights.sum())
         if not total > 0:
             break
-        weighted = x * weights
-        gram = weighted @ x.T
+        root = np.sqrt(weights)
+        weighted = x * root
+        gram = weighted @ weighted.T
         penalty = firmness * np.diag(gram) + 1e-6 * total
         penalty[-1] = 1e-9 * total
         moved = np.abs(SHIFT * (shifts @ coefficients)) if turn else np.zeros(len(shifts))
         trust = SHIFT_SHARE * everything * SHIFT**2 / np.maximum(moved, 0.02)
         left = gram + np.diag(penalty) + (shifts.T * trust) @ shifts
-        coefficients = np.linalg.solve(left, weighted @ y).astype(np.float64)
+        coefficients = np.linalg.solve(left, weighted @ (root * y)).astype(np.float64)
     return coefficients

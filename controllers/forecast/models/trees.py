@@ -21,7 +21,7 @@ PAIRS = 150_000  # they are drawn from
 IMAGINED = 0.5
 SHIFT = 1.0  # of a logarithm, at most
 HALF_LIFE_DAYS = 14.0
-LIMIT = 6.0  # of a logarithm: what a target may differ from the level
+
 GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, spread evenly: every lead meets every hour
 
 
@@ -89,7 +89,7 @@ def rows_of(history: History, fixed: Basis, steps: int) -> Rows:
     pairs = np.minimum(origins[:, None] + leads, past.count - 1)
     growth = np.nan_to_num(shape[pairs] - shape[origins][:, None])
     usual = float(np.median(level))
-    weight = np.exp(np.clip(level - usual, -LIMIT, LIMIT)[:, None] + np.clip(growth, -2.0, 2.0))
+    weight = np.exp(np.clip(level - usual, -features.LIMIT, features.LIMIT)[:, None] + np.clip(growth, -2.0, 2.0))
     weight *= 0.5 ** ((past.count - origins) / (HALF_LIFE_DAYS * past.day))[:, None]
     weight *= np.isfinite(log_values[pairs]) & (origins[:, None] + leads < past.count)
     weight = np.minimum(weight, weight.sum() / ROWS * 3)  # no pair more than three times
@@ -99,7 +99,7 @@ def rows_of(history: History, fixed: Basis, steps: int) -> Rows:
     lead, origin = leads[drawn // len(origins)], origins[drawn % len(origins)]
     x, base = design(past, origin, lead[:, None])
     x = x[:, :, 0].T
-    y = np.clip(log_values[origin + lead] - base, -LIMIT, LIMIT)
+    y = np.clip(log_values[origin + lead] - base, -features.LIMIT, features.LIMIT)
     censored = history.censored[origin + lead]
     again = np.arange(0, number, round(1 / IMAGINED))
     moves = features.level_shifts()[:, :-1]  # a row of ones has no place in trees
