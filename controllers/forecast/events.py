@@ -31,6 +31,7 @@ from controllers.forecast.occasions import (
 
 GRAIN_SECONDS = 600.0  # effects are learned from means of this length, or of a bin where that is longer
 ALIKE = 3.0  # neighbouring parts whose noise is alike count as one
+MOST_OCCASIONS = 30  # of a kind that are learned from: the newest
 BELIEF_VARIANCE = 0.25  # of how strong an occasion is relative to what was learned
 MAX_BELIEF = 1.5
 REST_SHARE = 0.5  # before a holiday was seen: half the way to a weekday of rest
@@ -65,8 +66,11 @@ def learn(history: History, calendar: Calendar, hours: History | None = None) ->
     days: dict[str, list[Floats]] = {}
     weekdays: dict[str, list[int]] = {}
     noise: dict[str, list[float]] = {}
-    for occasion in occasions(calendar, min(grid.start for grid in grids), max(grid.end for grid in grids)):
+    past = occasions(calendar, min(grid.start for grid in grids), max(grid.end for grid in grids))
+    for occasion in sorted(past, key=lambda one: -one.begin):
         holiday = occasion.weekday is not None
+        if len(samples.get(occasion.kind, ())) >= MOST_OCCASIONS:
+            continue
         grid = coarse if holiday or fine is None or occasion.reach[0] < fine.start else fine
         if grid is None or (grid is coarse and occasion.end - occasion.begin < grid.step_seconds and not holiday):
             continue

@@ -297,3 +297,14 @@ def test_a_thousand_workloads_for_a_month_in_five_minutes_fit_in_120_mb(make: Si
     assert held < 120e6
     assert peak < 160e6
     assert max((end - start) / 300 * len(names) for start, end in source.asked) <= 250_000  # samples of one answer
+
+
+def test_the_year_is_asked_of_the_configured_second_server(make: SimpleNamespace) -> None:
+    settings = make.config("a", history_days=2, rollup_days=60)
+    nobody = settings.prometheus.model_copy(update={"longterm_url": "http://127.0.0.1:1"})
+    source = make.FakeSource({NAME: hour_number})
+    observer = Observer(source, settings.model_copy(update={"prometheus": nobody}))
+    observer.read(NOW, plenty)
+    assert observer.complete
+    assert not observer.year_complete  # nobody answers there, which keeps nothing else waiting
+    assert all(len(names) == 2 for names in source.names)
