@@ -19,7 +19,15 @@ from controllers.forecast.gate import Live, gate_of, judge, recent_origins, skil
 from controllers.forecast.history import Floats, History, Ints, Refusal, Why
 from controllers.forecast.models import MODELS
 from controllers.forecast.models.ensemble import Mixture, combine
-from controllers.forecast.selection import STALE_SECONDS, Fitted, bias_at, bounded, correct, with_occasions
+from controllers.forecast.selection import (
+    STALE_SECONDS,
+    Fitted,
+    as_learned_from,
+    bias_at,
+    bounded,
+    correct,
+    with_occasions,
+)
 from controllers.forecast.skill import UNKNOWN_SKILL, Skill
 from controllers.forecast.windows import Coverage
 
@@ -76,7 +84,7 @@ def outlook(
     fitted = replace(fitted, effects=events.believed(fitted.effects, known, calendar))
     newest = len(known.values) - 1
     origins = recent_origins(newest, known.step_seconds, max(fitted.horizons))
-    plain = events.without(known, calendar, fitted.effects)
+    plain = as_learned_from(known, calendar, fitted.effects)
 
     behind = ahead.since(fitted.ahead, known)
     said = asked(fitted, plain, calendar, np.concatenate((behind, origins, [newest])))
@@ -120,7 +128,7 @@ def outlook(
 def asked(fitted: Fitted, plain: History, calendar: Calendar, at: Ints) -> dict[str, Floats]:
     """Paths (at, steps) of the model in use and of the naive ones; who is both, or a member, is asked once.
 
-    `plain`: the history as it would have been without the calendar's occasions.
+    `plain`: the history as models learn from it.
     """
     mixture = fitted.learned if isinstance(fitted.learned, Mixture) else None
     wanted = fitted.yardsticks | (dict(mixture.learned) if mixture else {fitted.model: fitted.learned})

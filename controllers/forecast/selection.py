@@ -28,6 +28,7 @@ from controllers.forecast.backtest import (
     windows,
 )
 from controllers.forecast.calibration import Spread, spread
+from controllers.forecast.censoring import lifted
 from controllers.forecast.features import OFFSET_RATIO, ceiling
 from controllers.forecast.history import Bools, Floats, History, Ints
 from controllers.forecast.models import MODELS, Model
@@ -142,7 +143,7 @@ def select(
     known = history.values[np.isfinite(history.values)]
     offset = OFFSET_RATIO * float(known.mean()) or 1e-9
     effects = events.learn(history, calendar, hours)
-    plain = events.without(history, calendar, effects)
+    plain = as_learned_from(history, calendar, effects)
     same = before if before is not None and fits_on(before, history, time_zone, steps) else None
     parts, left_out = fit_all(plain, time_zone, steps, models, heavy, same, counter)
     tried = trial(
@@ -222,6 +223,11 @@ def select(
             tried.spacing * step,
         ),
     )
+
+
+def as_learned_from(history: History, calendar: Calendar, effects: events.Effects) -> History:
+    """What models see: without the calendar's occasions, and what was cut off raised to what it most likely was."""
+    return lifted(events.without(history, calendar, effects), calendar.time_zone)
 
 
 def with_occasions(
