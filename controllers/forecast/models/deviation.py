@@ -95,7 +95,8 @@ def learn(recent: Floats, came: Floats, level: Floats, age_days: Floats, lower: 
     x, y, lower = recent[:, rows], np.clip(came[rows], -LIMIT, LIMIT), lower[rows]
     importance = level[rows] * 0.5 ** (age_days[rows] / HALF_LIFE_DAYS)
     coefficients: Floats = np.zeros(len(x))
-    if not importance.sum() > 0:
+    if not importance.sum() > 0:  # nothing to learn from: what is now goes on
+        coefficients[0] = 1.0
         return coefficients
     importance = importance / importance.mean()
     weights = importance * np.where(lower, 0.1, 1.0)
