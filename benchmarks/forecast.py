@@ -22,7 +22,19 @@ import numpy as np
 
 from benchmarks import peers
 from benchmarks.report import printed
-from benchmarks.scores import HORIZONS, LAST, OURS, PEAK_HORIZONS, PEAK_PEER, QUANTILES, Row, Score, score, write_rows
+from benchmarks.scores import (
+    HORIZONS,
+    LAST,
+    OURS,
+    PEAK_HORIZONS,
+    PEAK_PEER,
+    PEAK_SECONDS,
+    QUANTILES,
+    Row,
+    Score,
+    score,
+    write_rows,
+)
 from benchmarks.traces import HOUR, SUFFIX, BadTraceError, Trace, names, read_trace, read_wheel
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.history import Floats, History, Refusal
@@ -31,7 +43,6 @@ from controllers.forecast.predict import Outlook, outlook
 from controllers.forecast.selection import Fitted, select
 
 DAY = 86_400
-FINEST_SECONDS = 60  # the step of the process
 HISTORY_DAYS = 30  # what the process reads in minutes
 YEAR_DAYS = 365  # and in hours
 SCORED_SHARE, SCORED_DAYS, SCORED_DAYS_HOURLY = 0.25, 14, 30
@@ -201,7 +212,7 @@ def tidewise(
     trace: Trace, origins: Floats, refit_hours: float, models: Mapping[str, Model], facts: Facts
 ) -> Iterator[tuple[float, Outlook | None]]:
     """What `tidewise forecast` would have said at each origin; None: it refused."""
-    own, hourly = trace.at(FINEST_SECONDS), trace.at(HOUR)
+    own, hourly = trace.at(PEAK_SECONDS), trace.at(HOUR)
     days = YEAR_DAYS if own.step_seconds >= HOUR else HISTORY_DAYS
     fitted: Fitted | None = None
     fitted_at, heavy_at, was_open = -math.inf, -math.inf, None

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.scores import QUANTILES
+from benchmarks.scores import PEAK_SECONDS, QUANTILES
 from benchmarks.traces import HOUR, Trace
 from controllers.forecast.features import hold
 from controllers.forecast.history import Floats, Ints
@@ -258,6 +258,7 @@ OTHERS: dict[str, Peer] = {
 
 def peak_quantiles(trace: Trace, origins: Floats, horizon: int, days: float = 28.0) -> dict[float, Floats]:
     """The last window's peak plus the quantile of what this was off by over the trailing days, at hourly origins."""
+    trace = trace.at(PEAK_SECONDS)
     width, hour = trace.bins(horizon), HOUR // trace.step_seconds
     first = round((float(origins[0]) - trace.begin) / trace.step_seconds)
     places = first + hour * np.round((origins - origins[0]) / HOUR).astype(np.int64)

@@ -1,5 +1,6 @@
 """The tables of `python -m benchmarks.forecast`, for the terminal or for docs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -130,9 +131,8 @@ def peaks(scores: Sequence[Score]) -> list[Line]:
 
 def summary(scores: Sequence[Score]) -> list[Line]:
     point, mean = (geometric_mean(found.ratio(kind) for found in scores) for kind in ("point", "mean1h"))
-    worst, which = max(
-        (found.worst(kind)[0], f"{found.trace} {kind}") for found in scores for kind in ("point", "mean1h")
-    )
+    rivals = [(found.worst(kind)[0], f"{found.trace} {kind}") for found in scores for kind in ("point", "mean1h")]
+    worst, which = max((rival for rival in rivals if math.isfinite(rival[0])), default=(math.nan, "none"))
     missed = [found.trace for found in scores if not 1 - found.mean1h[OURS] >= ACCURATE]
     long = [(found.trace, at) for found in scores if found.days >= LONG_DAYS for at in found.peaks]
     off = [f"{trace} {at.horizon_seconds}: {_percent(at.covered)}" for trace, at in long if at.verdict != "ok"]

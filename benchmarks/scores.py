@@ -23,6 +23,7 @@ OURS, LAST, PEAK_PEER = "tidewise", "last_value", "last_peak_conformal"
 NAIVES = (LAST, "day_naive", "week_naive")
 HORIZONS = (120, 300, 900, 1800, HOUR)  # of the process, as it comes
 PEAK_HORIZONS = (900, HOUR)
+PEAK_SECONDS = 60  # a peak is that of a native bin, but of no finer one than the minute that a process sees
 QUANTILES = (0.5, 0.9, 0.98)
 JUDGED = 0.9  # the quantile whose coverage and loss are judged
 MIN_KNOWN = 0.8  # of a window's bins, for its mean or peak to count
@@ -33,7 +34,8 @@ class Row(NamedTuple):
     """One forecast. `origin`: everything before it is known; `target`: where the forecast bin or window begins.
 
     `kind`: "point" (the bin that ends at origin + 1 h), "mean1h" (mean of [origin, origin + 1 h)) or "peak" (largest
-    value of the native bins that begin in [origin, origin + horizon)). `quantile`: None for what is expected.
+    native bin, or minute where those are finer, that begins in [origin, origin + horizon)). `quantile`: None for what is
+    expected.
     """
 
     trace: str
@@ -95,16 +97,16 @@ def score(trace: Trace, rows: Iterable[Row]) -> Score:
     said: dict[tuple[str, int, float | None, str], dict[float, float]] = {}
     for row in rows:
         said.setdefault((row.kind, row.horizon_seconds, row.quantile, row.model), {})[row.origin] = row.value
-    coarse = trace.at(trace.coarse_seconds)
+    coarse, fine = trace.at(trace.coarse_seconds), trace.at(PEAK_SECONDS)
     scored: dict[str, dict[str, float]] = {}
     for kind in ("point", "mean1h"):
         models = {model: values for (of, _, _, model), values in said.items() if of == kind}
-        scored[kind] = _wapes(models, functools.partial(truth, trace, coarse, kind, HOUR))
+        scored[kind] = _wapes(models, functools.partial(truth, coarse, fine, kind, HOUR))
     origins = sorted(said[("point", HOUR, None, LAST)])
     peaks = []
     for horizon in sorted({key[1] for key in said if key[0] == "peak"}):
         ours, peer = (said.get(("peak", horizon, JUDGED, model), {}) for model in (OURS, PEAK_PEER))
-        found = _coverage(horizon, ours, peer, {at: truth(trace, coarse, "peak", horizon, at) for at in ours})
+        found = _coverage(horizon, ours, peer, {at: truth(coarse, fine, "peak", horizon, at) for at in ours})
         if found is not None:
             peaks.append(found)
     # an hour around the scored part, so that means can be centred; the mean of native counts as their sum
@@ -122,12 +124,12 @@ def score(trace: Trace, rows: Iterable[Row]) -> Score:
     )
 
 
-def truth(trace: Trace, coarse: Trace, kind: str, horizon: int, origin: float) -> float:
+def truth(coarse: Trace, fine: Trace, kind: str, horizon: int, origin: float) -> float:
     """What came; NaN where that is not known."""
     if kind == "point":
         part = coarse.between(origin + HOUR - coarse.step_seconds, origin + HOUR)
         return float(part[0]) if len(part) else math.nan
-    of = coarse if kind == "mean1h" else trace
+    of = coarse if kind == "mean1h" else fine
     whole = of.bins(horizon)
     part = of.between(origin, origin + whole * of.step_seconds)
     known = part[np.isfinite(part)]

@@ -19,6 +19,7 @@ CHI_SQUARE_MEDIAN = 0.455
 MOST_TABLED = 100.0  # λ beyond which a normal distribution is as good
 WHOLE = 0.95  # share of whole numbers among the known values of a series of counts
 MIN_BINS = 12
+LEAST_DISPERSION = 0.5  # mean squared change relative to Poisson counts'; below, chance is not what moves them
 MIN_KNOWN = 0.8  # of an hour's bins, for the hour to count
 
 
@@ -33,7 +34,8 @@ def are_counts(values: Floats) -> bool:
 def noise_floor(counts: Floats, step_seconds: float) -> float | None:
     """The least WAPE (a ratio) that chance leaves to a forecast of these counts per bin; NaN bins are unknown.
 
-    For a demand per second: demand times the step. None: not counts, nothing came, or too little is known.
+    For a demand per second: demand times the step. None: not counts, steadier than counts
+    that chance moves, nothing came, or too little is known.
     """
     burst = dispersion(counts, step_seconds)
     return None if burst is None else _floor(counts, step_seconds, burst)
@@ -64,7 +66,10 @@ def dispersion(counts: Floats, step_seconds: float) -> float | None:
     usable = np.isfinite(change) & (rate[1:] > 0)
     if not usable.any():
         return 1.0
-    return max(1.0, float(np.median(change[usable] ** 2 / (2 * rate[1:][usable]))) / CHI_SQUARE_MEDIAN)
+    square, twice = change[usable] ** 2, 2 * rate[1:][usable]
+    if float(square.sum()) < LEAST_DISPERSION * float(twice.sum()):  # steadier than chance: a plan, a cap, a constant
+        return None
+    return max(1.0, float(np.median(square / twice)) / CHI_SQUARE_MEDIAN)
 
 
 def _floor(counts: Floats, step_seconds: float, burst: float) -> float | None:

@@ -59,6 +59,7 @@ def test_gaps_change_little() -> None:
     [
         pytest.param(SMOOTH, id="a utilisation is no count"),
         pytest.param(np.zeros(500), id="nothing came"),
+        pytest.param(np.full(500, 5.0), id="always the same"),
         pytest.param(np.full(500, math.nan), id="nothing is known"),
         pytest.param(np.array([3.0, 4.0]), id="two bins"),
         pytest.param(np.empty(0), id="none"),
