@@ -34,8 +34,8 @@ class Row(NamedTuple):
     """One forecast. `origin`: everything before it is known; `target`: where the forecast bin or window begins.
 
     `kind`: "point" (the bin that ends at origin + 1 h), "mean1h" (mean of [origin, origin + 1 h)) or "peak" (largest
-    native bin, or minute where those are finer, that begins in [origin, origin + horizon)). `quantile`: None for what is
-    expected.
+    native bin, or minute where those are finer, that begins in [origin, origin + horizon)). `quantile`: None for what
+    is expected.
     """
 
     trace: str
