@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -144,10 +145,14 @@ def work_alone(parent: int, answers: Connection, packed: Packed, fit: Fit) -> No
 
 def on_cluster(waiting: Waiting, fit: Fit, scheduler: str) -> Iterator[Answer]:
     """Fits on the workers of a Dask cluster. Raises ClusterError when it cannot be used, or no longer."""
-    import joblib
-    from distributed import Client
-
     try:
+        host, _, port = scheduler.rpartition("://")[2].rpartition(":")
+        # asked first: a client would try for as long as it may even where nobody listens
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+
+        import joblib
+        from distributed import Client
+
         client: Any = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise ClusterError("cluster_unreachable", f"forecast.scheduler {scheduler}: {error}") from None

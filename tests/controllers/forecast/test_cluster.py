@@ -7,16 +7,20 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from controllers.forecast.almanac import Calendar
+from controllers.forecast.command import main
 from controllers.forecast.fit import Fitter
 from controllers.forecast.history import History
 from controllers.forecast.job import Done, Failure, Job, fit
 from controllers.forecast.predict import outlook
+from controllers.forecast.run import Forecaster
 from controllers.forecast.selection import Fitted
+from controllers.loop import Tick
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = [f"default/{letter}" for letter in "abcdefgh"]
@@ -135,7 +139,7 @@ def test_a_worker_without_this_tidewise_is_refused_and_the_round_is_fitted_here(
 
 
 def test_workers_of_a_cluster_fit_as_this_process_does(cluster: Cluster, fortnight: History) -> None:
-    job = Job(fortnight.first(3 * 1440), Calendar(), (120, 3600))
+    job = Job(fortnight.first(3 * 1440), Calendar(), (120, 3600), heavy=False)
     fitter = Fitter(scheduler=cluster.address)
     fitter.begin({"default/a": job})
     there, here = everything(fitter)["default/a"], fit(job)
@@ -187,7 +191,7 @@ def test_a_scheduler_killed_in_the_middle_of_a_round_leaves_the_rest_to_this_mac
     done.update(everything(fitter))
     assert set(models(done)) == set(NAMES)
     assert [trouble.kind for trouble in fitter.troubles()] == ["cluster_lost"]
-    assert {here, *(worker.pid for worker in cluster.workers)} == {int(file.name) for file in tmp_path.iterdir()}
+    assert {here} < {int(file.name) for file in tmp_path.iterdir()}
 
     fitter.begin({"default/a": jobs["default/a"]})
     assert set(models(everything(fitter))) == {"default/a"}
@@ -195,3 +199,32 @@ def test_a_scheduler_killed_in_the_middle_of_a_round_leaves_the_rest_to_this_mac
     assert isinstance(trouble, Failure)
     assert trouble.kind == "cluster_unreachable"
     assert cluster.address in trouble.message
+
+
+def test_the_process_goes_on_without_its_cluster_counts_that_and_says_it_once(
+    make: SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make.config("a", history_days=0.1, refit_seconds=60, scheduler="tcp://127.0.0.1:1", rollup_days=0)
+    forecaster = Forecaster(config, make.FakeSource({"default/a": lambda at: 5.0}))
+    for seconds in (0, 3600):
+        forecaster.step(Tick(make.MIDNIGHT + seconds, time.monotonic() + 60))
+        until = time.monotonic() + 30
+        while forecaster._fitter.busy and time.monotonic() < until:
+            time.sleep(0.2)
+            forecaster.step(Tick(make.MIDNIGHT + seconds, time.monotonic() + 60))
+    forecaster.close()
+    assert forecaster._fits["default/a"].trained_at == make.MIDNIGHT + 3600
+    failed = {
+        sample.labels["kind"]: sample.value
+        for family in forecaster.collector.collect()
+        for sample in family.samples
+        if sample.name == "tidewise_forecast_fit_failures_total"
+    }
+    assert failed == {"cluster_unreachable": 2}
+    assert capsys.readouterr().out.count("cluster_unused") == 1
+
+
+def test_an_address_without_a_port_is_refused_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--scheduler", "tcp://10.0.0.5"])
+    assert "found 'tcp://10.0.0.5'; write a Dask scheduler's address" in capsys.readouterr().err
