@@ -73,7 +73,8 @@ class Observer:
             except SourceError as error:  # what is new has been read: the past can wait for the next cycle
                 structlog.get_logger().warning("history_waits", kind=str(error.kind), error=error.message)
                 return
-        self._rollups.read_older(remaining)
+        kept = remaining() / 2  # forecasts are made within the same cycle
+        self._rollups.read_older(lambda: remaining() - kept)
 
     def history(self, workload: str) -> History:
         """What is known of the workload, all NaN where nothing is: a view, good until the next read()."""

@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +16,10 @@ from structlog.testing import capture_logs
 from controllers.config import Config
 from controllers.forecast.almanac import Event
 from controllers.forecast.calendars import KEPT_SECONDS, Calendars
+from controllers.forecast.fit import Fitter
+from controllers.forecast.job import Job
+from controllers.forecast.run import Forecaster
+from controllers.loop import Tick
 
 NOW = datetime(2026, 3, 18, 12, 0, tzinfo=UTC).timestamp()  # a Wednesday, 21:00 in Seoul
 NAME = "default/a"
@@ -252,3 +259,21 @@ def test_neither_checking_nor_reading_a_calendar_imports_pandas(tmp_path: Path) 
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-2:] == ["[]", "False"]
+
+
+def test_a_fit_is_told_the_calendar_and_the_year(make: SimpleNamespace) -> None:
+    source = make.FakeSource({NAME: lambda t: 1.0})
+    settings = config({"holidays": "KR"}, history_days=2, rollup_days=30)
+    jobs = {}
+
+    class Noting(Fitter):
+        def begin(self, given: Mapping[str, Job]) -> list[str]:
+            jobs.update(given)
+            return list(given)
+
+    forecaster = Forecaster(settings, source, Noting())
+    forecaster.step(Tick(NOW, time.monotonic() + 60))
+    forecaster.close()
+    assert jobs[NAME].calendar == Calendars(settings).of(NAME, NOW)
+    assert jobs[NAME].hours is not None
+    assert len(jobs[NAME].hours.values) == 30 * 24
