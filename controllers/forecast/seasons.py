@@ -11,6 +11,7 @@ from bins before its origin only. For any other, `phase_factors` finds tables th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -67,15 +68,24 @@ def steady_periods(history: History) -> tuple[float, ...]:
 
 
 def phase_factors(history: History) -> tuple[Phases, ...]:
-    """The steady periods, each with how much demand is above or below its level (logs) at each phase."""
-    step, values = history.step_seconds, np.minimum(history.values, ceiling(history.values))
+    """The steady periods, each with how much demand is above or below its level (logs) at each phase.
+
+    Several models ask this of one history, one after the other, so the last answers are remembered.
+    """
+    return _phase_factors(history.start, history.step_seconds, history.values.tobytes())
+
+
+@lru_cache(maxsize=8)
+def _phase_factors(start: float, step: float, content: bytes) -> tuple[Phases, ...]:
+    values = np.frombuffer(content)
+    values = np.minimum(values, ceiling(values))
     known = np.isfinite(values)
     mean = float(values[known].mean()) if known.any() else 0.0
     if mean <= 0 or known.mean() < 0.5 or len(values) < 4 * CYCLES:
         return ()
-    times = ends(history, np.arange(len(values)))
+    times = start + np.arange(len(values)).astype(np.float64) * step
     logs = np.log(np.where(known, values, mean) + OFFSET_RATIO * mean)
-    rest = without_day(logs, known, history.steps_per_day)
+    rest = without_day(logs, known, max(1, round(DAY_SECONDS / step)))
     if float(np.abs(rest).max()) < 1e-6:  # a constant, or nothing but the day's waves: what is left is rounding
         return ()
     found: list[Phases] = []

@@ -13,6 +13,7 @@ from controllers.forecast.models import deviation
 from controllers.forecast.models.days import Days, by_days, coarse, coarse_leads, coarse_paths
 from controllers.forecast.models.deviation import Persistence
 from controllers.forecast.models.weekdays import Season, State, likeness, seasons, since
+from controllers.forecast.seasons import Phases, phase_factors, with_phases, without
 
 NEEDS_SECONDS = 1.25 * 86_400.0
 SHARE = 0.05  # of the past that a day's profile forgets
@@ -26,11 +27,13 @@ class Learned:
     mix: Floats  # (7, 7), as `likeness` gives it
     persistence: Persistence
     state: State
+    phases: tuple[Phases, ...]  # of steady periods other than the calendar's
 
 
 def fit(history: History, time_zone: str, steps: int) -> Learned:
-    part = coarse(history, len(history.values) - 1)
-    fixed = basis(part, time_zone)
+    fixed = basis(coarse(history, len(history.values) - 1), time_zone)
+    phases = phase_factors(history)
+    part = coarse(without(history, phases, fixed.level_offset), len(history.values) - 1)
     count, offset = len(part.values), fixed.level_offset
     days = by_days(part, time_zone, fixed.ceiling, 0)
     mixes = np.array([likeness(fixed.quiet, alike, other) for alike, other in MIXES])
@@ -47,11 +50,14 @@ def fit(history: History, time_zone: str, steps: int) -> Learned:
         part.step_seconds,
         coarse_leads(history, steps),
     )
-    return Learned(fixed, mixes[best], persistence, season.state)
+    return Learned(fixed, mixes[best], persistence, season.state, phases)
 
 
 def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floats:
-    return coarse_paths(history, origins, steps, lambda part, at, count: _paths(learned, part, at, count))
+    offset = learned.basis.level_offset
+    level = without(history, learned.phases, offset)
+    demand = coarse_paths(level, origins, steps, lambda part, at, count: _paths(learned, part, at, count))
+    return with_phases(demand, history, origins, learned.phases, offset)
 
 
 def _paths(learned: Learned, part: History, origins: Ints, steps: int) -> Floats:
