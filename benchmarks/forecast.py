@@ -13,6 +13,7 @@ import json
 import math
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import peers
-from benchmarks.report import printed
+from benchmarks.report import printed, summary
 from benchmarks.scores import (
     HORIZONS,
     LAST,
@@ -82,24 +83,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--refit-hours", type=float, default=REFIT_HOURS, metavar="N", help="Tidewise fits anew (default: %(default)s)"
     )
     options = parser.parse_args(argv)
+    only = [name for name in options.only.split(",") if name]
+    models = chosen_models(options.models)
     bad: list[str] = []
     scores: list[Score] = []
     facts: dict[str, Facts] = {}
-    for trace in _read(options.traces, [name for name in options.only.split(",") if name], bad):
+    for trace in _read(options.traces, only, bad):
         origins = origins_of(trace, options.as_reference)
-        if len(origins) < MIN_ORIGINS:
-            say(f"{trace.name}: too short, {len(origins)} hours to be scored in {trace.days:.1f} days; left out")
+        if why := unusable(trace, origins):
+            say(f"{trace.name}: {why}; left out")
             continue
-        part = trace.between(float(origins[0]), trace.end)
-        if np.isfinite(part).sum() < MIN_ORIGINS or not np.isfinite(trace.before(float(origins[0]))).any():
-            say(
-                f"{trace.name}: too little is known, {np.isfinite(part).sum()} of the last {len(part)} values; left out"
-            )
+        say(f"{trace.name}: {trace.days:.1f} days in steps of {trace.step_seconds} s, {len(origins)} origins")
+        try:
+            rows, facts[trace.name] = walk(trace, origins, options.refit_hours, models, not options.without_peers)
+            scores.append(score(trace, rows))
+        except Exception as error:  # a fault that one trace brings to light may not cost the figures of the others
+            traceback.print_exc()
+            bad.append(f"{trace.name}: {type(error).__name__}: {error}")
             continue
-        rows, facts[trace.name] = walk(
-            trace, origins, options.refit_hours, chosen_models(options.models), not options.without_peers
-        )
-        scores.append(score(trace, rows))
         if options.predictions:
             options.predictions.mkdir(parents=True, exist_ok=True)
             write_rows(options.predictions / f"{trace.name}{SUFFIX}", rows)
@@ -110,11 +111,27 @@ def main(argv: Sequence[str] | None = None) -> int:
             if peers.missing(peer):
                 print(f"\n{name}: not installed: pip install {peer.package}")
     if options.json and scores:
-        whole = {"traces": [{**asdict(s), **asdict(facts[s.trace])} for s in scores], "unread": bad}
+        figures = {row[0]: {"is": row[1], "asked": row[2], "met": row[3] == "yes"} for row in summary(scores)[1:]}
+        whole = {
+            "traces": [{**asdict(found), **asdict(facts[found.trace])} for found in scores],
+            "summary": figures,
+            "failed": bad,
+        }
         options.json.write_text(json.dumps(finite(whole), indent=2) + "\n", encoding="utf-8")
     for line in bad:
-        say(f"not read: {line}")
+        say(f"failed: {line}")
     return 1 if bad else 0 if scores else 2
+
+
+def unusable(trace: Trace, origins: Floats) -> str | None:
+    """Why a trace cannot be scored; None: it can."""
+    if len(origins) < MIN_ORIGINS:
+        return f"too short, {len(origins)} hours to be scored in {trace.days:.1f} days"
+    part = trace.between(float(origins[0]), trace.end)
+    known = int(np.isfinite(part).sum())
+    if known < MIN_ORIGINS or not np.isfinite(trace.before(float(origins[0]))).any():
+        return f"too little is known, {known} of the last {len(part)} values"
+    return None
 
 
 def say(line: str) -> None:
@@ -144,6 +161,8 @@ def _read(folder: Path | None, only: Sequence[str], bad: list[str]) -> Iterator[
     found = names(folder, only)
     if not found:
         say(f"{folder}: no *{SUFFIX} there" + (f" of {', '.join(only)}" if only else ""))
+    for name in sorted(set(only) - set(found)):
+        bad.append(f"{name}: no {name}{SUFFIX} in {folder}")
     for name in found:
         try:
             yield read_trace(folder / f"{name}{SUFFIX}")
@@ -164,7 +183,7 @@ def origins_of(trace: Trace, as_reference: bool = False) -> Floats:
         coarse = trace.at(trace.coarse_seconds)
         count, hour = len(coarse.values), HOUR // coarse.step_seconds
         first = count - days * 24 if hourly else int((1 - SCORED_SHARE) * count)
-        places = np.arange(first // hour * hour + 1, count - hour + 1, hour)[: days * 24]
+        places = np.arange(math.ceil(first / hour) * hour + 1, count - hour + 1, hour)[: days * 24]
         return coarse.begin + coarse.step_seconds * places.astype(np.float64)
     begin = trace.end - min(SCORED_SHARE * (trace.end - trace.begin), days * DAY)
     first = math.ceil((begin - trace.phase) / HOUR - 1e-6)

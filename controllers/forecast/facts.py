@@ -7,9 +7,10 @@ import numpy as np
 
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.history import DAY_SECONDS, Floats, History, utc_offsets
-from controllers.forecast.noise import noise_floor
+from controllers.forecast.noise import HOUR_SECONDS, hour_noise_floor, noise_floor
 
 DEMAND, CENSORED, HOURLY = "workload:demand:rate1m", "workload:demand_censored:bool", "workload:demand:avg1h"
+BURST_SECONDS = 300.0
 FLOOR_SECONDS = (60, 3600)  # of what floors are told: single minutes, and hourly means
 FLOOR_DAYS = 7.0  # of the history's end
 HOLIDAY, EVENT, FLOOR = "holiday", "event", "floor"
@@ -57,7 +58,11 @@ def floors(history: History, counted: bool) -> dict[int, float]:
         several = round(seconds / step)
         if several < 1:
             continue  # finer than what was read
-        floor = noise_floor(summed(pieces, several), several * step)
+        if seconds == HOUR_SECONDS:  # with the bursts of five minutes: from hour to hour it is the demand that changes
+            fine = max(1, round(BURST_SECONDS / step))
+            floor = hour_noise_floor(summed(pieces, fine), fine * step)
+        else:
+            floor = noise_floor(summed(pieces, several), several * step)
         if floor is not None:
             found[seconds] = floor
     return found

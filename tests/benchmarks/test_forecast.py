@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from benchmarks import peers
-from benchmarks.forecast import main, origins_of, walk
+from benchmarks.forecast import Facts, main, origins_of, walk
 from benchmarks.scores import OURS, Row, read_rows, score, write_rows
 from benchmarks.traces import BadTraceError, Trace, read_trace
+from controllers.forecast.history import Floats
 from controllers.forecast.models import MODELS
 
 MONDAY = 1_700_438_400.0  # 2023-11-20 00:00 UTC
@@ -137,7 +138,28 @@ def test_one_broken_and_one_short_trace_do_not_stop_the_others(
     figures = json.loads(out.read_text(encoding="utf-8"))
     assert [found["trace"] for found in figures["traces"]] == ["d_good"]
     assert "d_good" in seen.out
+    assert figures["failed"] == [line for line in figures["failed"] if line.startswith("a_broken")]
     independent(read_trace(tmp_path / "d_good.csv.gz"), said / "d_good.csv.gz", figures["traces"][0])
+
+
+def test_a_fault_in_one_walk_is_told_and_the_rest_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bad", "good"):
+        written(tmp_path, name, lines_of(demand(3)))
+
+    def faulty(trace: Trace, origins: Floats, *_: object) -> tuple[list[Row], Facts]:
+        if trace.name == "bad":
+            raise ZeroDivisionError("of ours")
+        return walk(trace, origins, 24, FEW, with_peers=False)
+
+    monkeypatch.setattr("benchmarks.forecast.walk", faulty)
+    assert main(["--traces", str(tmp_path), "--only", "bad,good,none"]) == 1
+    seen = capsys.readouterr()
+    assert "failed: bad: ZeroDivisionError: of ours" in seen.err
+    assert "failed: none: no none.csv.gz" in seen.err
+    assert "auto_ets: not installed: pip install statsforecast" in seen.out
+    assert "\ngood " in seen.out
 
 
 def independent(trace: Trace, rows: Path, figures: dict[str, object]) -> None:
