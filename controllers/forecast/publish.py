@@ -1,6 +1,5 @@
 """Forecasts on /metrics. A forecast past its `valid_until` disappears, rather than freeze into a wrong number."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -159,9 +158,9 @@ def _judgements(outlooks: Mapping[str, Outlook]) -> Iterator[Metric]:
         for window, found in (("1d", outlook.skill.day), ("7d", outlook.skill.week)):
             if found is not None:
                 skill.add_metric([name, window], min(found, MAX_SKILL))
-        published = {q for horizon in outlook.forecast.horizons for q in horizon.quantiles}
-        for each in getattr(outlook, "coverage", ()):
-            if each.quantile in published and math.isfinite(each.ratio):
+        published = {f"{q:g}" for horizon in outlook.forecast.horizons for q in horizon.quantiles}
+        for each in outlook.coverage:
+            if f"{each.quantile:g}" in published:
                 coverage.add_metric([name, each.kind, str(each.horizon_seconds), f"{each.quantile:g}"], each.ratio)
     yield from (skill, coverage)
 

@@ -22,6 +22,7 @@ def as_json(workload: str, made: Outlook, fitted: Fitted | None) -> dict[str, An
         "seasonal_naive_days": fitted.naive.days if fitted and fitted.naive else None,
         "backtest_wape": {model: finite(error) for model, error in fitted.wape.items()} if fitted else {},
         "gate": {"open": made.forecast.gate_open, "reason": made.gate.value},
+        "skill": {name: None if ratio is None else finite(ratio) for name, ratio in asdict(made.skill).items()},
         "last_hour": {kind: finite(error) for kind, error in asdict(made.live).items()} if made.live else None,
         "data_age_seconds": made.data_age_seconds,
         "widened": made.widened,
@@ -35,6 +36,13 @@ def as_json(workload: str, made: Outlook, fitted: Fitted | None) -> dict[str, An
             }
             for horizon in made.forecast.horizons
         ],
+        "window": {
+            "begin_seconds": window.begin_seconds,
+            "end_seconds": window.end_seconds,
+            "peak": named(window.peak),
+        }
+        if (window := made.forecast.window)
+        else None,
         "path": [{"at": at, "value": value, "quantiles": named(band)} for at, value, band in made.path],
     }
 
@@ -42,7 +50,8 @@ def as_json(workload: str, made: Outlook, fitted: Fitted | None) -> dict[str, An
 def table(answer: Mapping[str, Any]) -> str:
     """One forecast as text."""
     known = {model: error for model, error in answer["backtest_wape"].items() if error is not None}
-    errors = ", ".join(f"{model} {error:.1%}" for model, error in known.items()) or "none yet"
+    best = sorted(known.items(), key=lambda item: item[1])
+    errors = ", ".join(f"{model} {error:.1%}" for model, error in best) or "none yet"
     gate = "open" if answer["gate"]["open"] else f"closed ({answer['gate']['reason']})"
     quantiles = list(answer["horizons"][0]["quantiles"])
     days = answer["history_seconds"] / 86_400
@@ -55,6 +64,13 @@ def table(answer: Mapping[str, Any]) -> str:
         band = "".join(f"{horizon['quantiles'][q]:>10.3g}" for q in quantiles)
         peak = "  ".join(f"q{q} {horizon['peak'][q]:.3g}" for q in quantiles)
         lines.append(f"  {horizon['seconds']:>6}s{horizon['value']:>10.3g}{band}   {peak}")
+    window = answer["window"]
+    if window:
+        peak = "  ".join(f"q{q} {value:.3g}" for q, value in window["peak"].items())
+        lines.append(
+            f"  a decision made now covers {window['begin_seconds']:.0f} s to {window['end_seconds']:.0f} s from now, "
+            f"whose peak is {peak}"
+        )
     return "\n".join(lines)
 
 

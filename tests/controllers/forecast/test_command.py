@@ -28,10 +28,13 @@ def test_once_prints_a_table_or_json(
     shown = capsys.readouterr()
     assert f"{NAME}: " in shown.out
     assert "3600s" in shown.out
+    assert "a decision made now covers 60 s to 90 s from now, whose peak is q0.1 " in shown.out
     assert "default/b: no forecast (no_samples)" in shown.err
     assert once(make.config("a", history_days=2), source, "json") == 0
     (told,) = json.loads(capsys.readouterr().out)
     assert [horizon["seconds"] for horizon in told["horizons"]] == [120, 300, 900, 1800, 3600]
+    assert told["window"]["begin_seconds"] == 60
+    assert told["window"]["peak"].keys() == {"0.1", "0.9", "0.98"}
 
 
 def test_a_workload_is_explained_as_text_and_as_json(

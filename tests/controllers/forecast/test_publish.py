@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from controllers.forecast.predict import Outlook
 from controllers.forecast.publish import ForecastCollector, Process, Published
 from controllers.forecast.skill import UNKNOWN_SKILL, Skill
 from controllers.forecast.slices import Slices
+from controllers.forecast.windows import Coverage
 
 NAME = "default/a"
 IDLE = Process()
@@ -74,6 +76,14 @@ def test_skill(skill: Skill, expected: Mapping[str, float]) -> None:
     found = shown({NAME: Published(outlook=made(skill=skill))})
     assert {name: value for name, value in found.items() if name.startswith("skill")} == {
         f'skill_ratio{{window="{window}",workload="{NAME}"}}': value for window, value in expected.items()
+    }
+
+
+def test_coverage_is_told_of_the_quantiles_that_are_published() -> None:
+    seen = (Coverage("peak", 300, 0.9, 0.93, 200), Coverage("value", 300, 0.5, 0.48, 200))
+    found = shown({NAME: Published(outlook=replace(made(), coverage=seen))})
+    assert {name: value for name, value in found.items() if name.startswith("coverage")} == {
+        f'coverage_ratio{{horizon_seconds="300",kind="peak",quantile="0.9",workload="{NAME}"}}': 0.93
     }
 
 
