@@ -11,6 +11,7 @@ import numpy as np
 
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.models import MODELS
+from controllers.forecast.models.ensemble import Mixture
 from controllers.forecast.selection import select
 
 STEP = 1800.0
@@ -34,10 +35,12 @@ def test_forecasts_of_every_model_import_nothing_that_only_fitting_needs(make: S
     history = make.grid(make.poisson(make.daily(minutes)), STEP)
     naive = {name: model for name, model in MODELS.items() if not model.members and not model.heavy}
     fitted = select(history, Calendar(), (1800, 3600), naive)
-    fits = {
-        name: replace(fitted, model=name, learned=model.fit(history, "UTC", fitted.steps))
-        for name, model in MODELS.items()
-    }
+    learned = {name: model.fit(history, "UTC", fitted.steps) for name, model in MODELS.items() if not model.members}
+    even = np.ones(fitted.steps)
+    for name, model in MODELS.items():
+        if model.members:
+            learned[name] = Mixture({each: learned[each] for each in model.members}, dict.fromkeys(model.members, even))
+    fits = {name: replace(fitted, model=name, learned=learned[name]) for name in MODELS}
     assert {name for name, model in MODELS.items() if model.heavy} <= set(fits)
     file = tmp_path / "fits.pickle"
     file.write_bytes(pickle.dumps((history, fits)))
