@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 FEWEST = 2  # members that have a say; one alone is no ensemble
 POWER = 8.0
-AROUND = 1.5  # a member's error at a lead is that at leads up to this factor away: less is luck
 LEAST = 0.03  # who weighs less everywhere is not asked
 UNPROVEN = 1.1  # the error, relative to the least, of a member that could not be tried
 COVERED = 0.5  # of the origins, at which a member has to have been tried
@@ -43,12 +42,8 @@ def weigh(paths: Mapping[str, Floats], missed: Mapping[str, Floats]) -> dict[str
         return {name: np.full(steps, 1.0 / len(paths)) for name in paths}
     stack = np.array([missed[name] for name in proven])
     both: Bools = np.isfinite(stack).all(axis=0)
-    sums = np.concatenate(
-        (np.zeros((len(proven), 1)), np.cumsum(np.where(both, stack, 0.0).sum(axis=1), axis=1)), axis=1
-    )
-    leads = np.arange(1, steps + 1)
-    high, low = np.minimum((leads * AROUND).astype(np.int64), steps), np.ceil(leads / AROUND).astype(np.int64) - 1
-    errors = sums[:, high] - sums[:, low]
+    # each lead for itself: where jobs run every hour, who is good an hour ahead may be bad half an hour ahead
+    errors = np.where(both, stack, 0.0).sum(axis=1)
     least = errors.min(axis=0)
     relative = np.divide(errors, least, out=np.ones_like(errors), where=least > 0)
     relative[(least <= 0) & (errors > 0)] = np.inf
