@@ -25,6 +25,7 @@ MODULATED = 6  # day waves that differ between weekdays
 WEEK_AFTER_DAYS = 13.0  # before, weekdays cannot be told from chance
 PENALTY = 20.0
 HALF_LIFE_DAYS = 14.0
+SEEN_DAYS = 3  # before an origin: its level, and where nothing is known, what was known last
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,9 @@ def fit(history: History, time_zone: str, steps: int) -> Learned:
 
 def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floats:
     fixed = learned.basis
+    # only the last day's deviations count
+    skip = max(0, int(origins.min()) - SEEN_DAYS * history.steps_per_day)
+    history, origins = history.last(len(history.values) - skip), origins - skip
     level = without(history, learned.phases, fixed.level_offset)
     demand = coarse_paths(level, origins, steps, lambda part, at, count: _paths(learned, part, at, count))
     return with_phases(demand, history, origins, learned.phases, fixed.level_offset)

@@ -55,14 +55,14 @@ def fit(history: History, time_zone: str, steps: int) -> Learned:
 
 def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floats:
     offset = learned.basis.level_offset
+    history, origins, after = since(learned.state, history, origins)
     level = without(history, learned.phases, offset)
-    demand = coarse_paths(level, origins, steps, lambda part, at, count: _paths(learned, part, at, count))
+    demand = coarse_paths(level, origins, steps, lambda part, at, count: _paths(learned, after, part, at, count))
     return with_phases(demand, history, origins, learned.phases, offset)
 
 
-def _paths(learned: Learned, part: History, origins: Ints, steps: int) -> Floats:
+def _paths(learned: Learned, after: State | None, part: History, origins: Ints, steps: int) -> Floats:
     fixed = learned.basis
-    part, origins, after = since(learned.state, part, origins)
     days = by_days(part, fixed.time_zone, fixed.ceiling, steps)
     season = seasons(days, days.values, learned.mix[None], share=SHARE, logs=False, after=after)
     profile = Profile(season, 0, days, fixed.level_offset)
