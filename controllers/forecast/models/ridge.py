@@ -12,13 +12,15 @@ import numpy as np
 from controllers.forecast import features
 from controllers.forecast.features import Basis, Origins, Past, basis, columns, first_day, first_hour, prepare
 from controllers.forecast.history import Bools, Floats, History, Ints
+from controllers.forecast.seasons import Phases, phase_factors, with_phases, without
 
 NEEDS_SECONDS = 1.25 * 86_400.0
 LEADS = (1, 2, 3, 5, 8, 12, 20, 30, 45, 60)  # an hour in bins of 5 and of 1 minutes among them; then half as much again
 NEAR = 1.25  # leads that are less apart share their coefficients
-ROWS = 2500  # enough for some thirty coefficients; more only cost time
+ROWS = 2000  # enough for some thirty coefficients; more only cost time
 GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, spread evenly and never repeat
-ROUNDS = 4
+ROUNDS = 5
+NEARBY_ROUNDS = 3  # beginning with the coefficients of the lead before
 PENALTY = 0.003
 HALF_LIFE_DAYS = 10.0
 FULL_DAYS = 28.0  # of history; with less, the penalty grows by the square of what is missing
@@ -35,11 +37,13 @@ class Learned:
     basis: Basis
     leads: Ints
     weights: Floats  # (leads, columns)
+    phases: tuple[Phases, ...] = ()  # of periods that no calendar knows: taken out before, put back after
 
 
 def fit(history: History, time_zone: str, steps: int) -> Learned:
     fixed = basis(history, time_zone)
-    past = prepare(history, fixed, 0)
+    phases = phase_factors(history)
+    past = prepare(without(history, phases, fixed.level_offset), fixed, 0)
     leads = regressed_leads(steps)
     every, importance = drawn(past)
     starts = features.origins(past, every)
@@ -57,7 +61,7 @@ def fit(history: History, time_zone: str, steps: int) -> Learned:
         y = np.clip(log_values[due] - mine.base, -features.LIMIT, features.LIMIT)
         before = weights[-1] if weights else None
         weights.append(least_absolute(x, y, importance[known], history.censored[due], firmness, before))
-    return Learned(fixed, leads, np.array(weights))
+    return Learned(fixed, leads, np.array(weights), phases)
 
 
 def drawn(past: Past) -> tuple[Ints, Floats]:
@@ -80,7 +84,8 @@ def drawn(past: Past) -> tuple[Ints, Floats]:
 
 
 def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floats:
-    past = prepare(history, learned.basis, steps)
+    offset = learned.basis.level_offset
+    past = prepare(without(history, learned.phases, offset), learned.basis, steps)
     starts = features.origins(past, origins)
     leads = np.arange(1, steps + 1)
     weights = between(learned, leads)
@@ -94,8 +99,8 @@ def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floa
             rows = np.arange(begin, min(begin + block, len(origins)))
             x = columns(seen, pick(starts, rows), origins[rows][:, None] + leads[mine] - views.first)
             logs[rows[:, None], mine] = np.einsum("jrl,lj->rl", x, weights[mine]) + starts.base[rows][:, None]
-    demand: Floats = np.clip(np.exp(logs) - learned.basis.level_offset, 0.0, learned.basis.ceiling)
-    return demand
+    demand = with_phases(np.exp(logs) - offset, history, origins, learned.phases, offset)
+    return np.clip(demand, 0.0, learned.basis.ceiling)
 
 
 def between(learned: Learned, leads: Ints) -> Floats:
@@ -136,7 +141,7 @@ def least_absolute(
 
     coefficients: Floats = np.zeros(len(x)) if nearby is None else nearby
     weights = importance * ~censored if (importance * ~censored).any() else importance
-    for turn in range(ROUNDS):
+    for turn in range(ROUNDS if nearby is None else NEARBY_ROUNDS):
         if turn or nearby is not None:
             weights = reweighted(coefficients)
         total = float(weights.sum())

@@ -13,7 +13,8 @@ import numpy as np
 from controllers.forecast import features
 from controllers.forecast.features import Basis, Past, basis, columns, first_day, first_hour, prepare
 from controllers.forecast.history import Bools, Floats, History, Ints
-from controllers.forecast.models.ridge import regressed_leads
+from controllers.forecast.models.ridge import GOLDEN, regressed_leads
+from controllers.forecast.seasons import Phases, phase_factors, with_phases, without
 
 NEEDS_SECONDS = 3 * 86_400.0  # with less, trees learn a day by heart
 ROWS = 6000  # pairs of an origin and a lead; more cost time and hardly help
@@ -21,8 +22,6 @@ PAIRS = 150_000  # they are drawn from
 IMAGINED = 0.5
 SHIFT = 1.0  # of a logarithm, at most
 HALF_LIFE_DAYS = 14.0
-
-GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, spread evenly: every lead meets every hour
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,7 @@ class Rows:
 class Learned:
     basis: Basis
     trees: Trees
+    phases: tuple[Phases, ...] = ()  # of periods that no calendar knows: taken out before, put back after
 
 
 Grow = Callable[[Rows], Trees]
@@ -70,7 +70,8 @@ Grow = Callable[[Rows], Trees]
 
 def fit(history: History, time_zone: str, steps: int, grow: Grow) -> Learned:
     fixed = basis(history, time_zone)
-    return Learned(fixed, grow(rows_of(history, fixed, steps)))
+    phases = phase_factors(history)
+    return Learned(fixed, grow(rows_of(without(history, phases, fixed.level_offset), fixed, steps)), phases)
 
 
 def rows_of(history: History, fixed: Basis, steps: int) -> Rows:
@@ -135,8 +136,9 @@ def calendar(past: Past, by_clock: Ints) -> Floats:
 
 
 def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floats:
-    past = prepare(history, learned.basis, steps)
+    offset = learned.basis.level_offset
+    past = prepare(without(history, learned.phases, offset), learned.basis, steps)
     x, base = design(past, origins, np.arange(1, steps + 1)[None, :])
     said = learned.trees.predict(x.reshape(len(x), -1)).reshape(len(origins), steps)
-    demand: Floats = np.clip(np.exp(said + base[:, None]) - learned.basis.level_offset, 0.0, learned.basis.ceiling)
-    return demand
+    demand = with_phases(np.exp(said + base[:, None]) - offset, history, origins, learned.phases, offset)
+    return np.clip(demand, 0.0, learned.basis.ceiling)
