@@ -154,7 +154,7 @@ def on_cluster(waiting: Waiting, fit: Fit, scheduler: str) -> Iterator[Answer]:
         from distributed import Client
 
         client: Any = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         raise ClusterError("cluster_unreachable", f"forecast.scheduler {scheduler}: {error}") from None
     with client:
         same_edition(client, scheduler)
