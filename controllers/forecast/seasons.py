@@ -4,9 +4,8 @@ A period counts when its peak stands far above the frequencies around it, in the
 is no echo of the day's own shape; and when the phase profile of one half foretells the other. The day and its first
 harmonics, and whatever takes longer than half a day, are the calendar's and are not looked for.
 
-For a model on level-relative features, `phase_logs` is one column for each period: what the phase adds at a target,
-from bins before its origin only. For any other, `phase_factors` finds tables that demand is divided by before it learns
-(`without`), and its paths multiplied with (`with_phases`).
+A model takes what the phases add or multiply out of the demand before it learns (`without`), and puts it onto its paths
+(`with_phases`). Both come from the history that was fitted to, so no origin after it sees anything of its future.
 """
 
 from collections.abc import Sequence
@@ -32,21 +31,20 @@ SHIFTS = (-0.1, -0.05, 0.05, 0.1)  # tried around a peak's frequency, in parts o
 SPREAD = 30  # frequencies to either side that a peak is compared with
 CLEARLY = 1.2  # as much must a multiple of a period foretell, to be the period
 CELLS = 96  # of a phase profile, at most
-BACK = 24  # cycles that a phase column looks back
-DECAY = 0.9  # of a cycle, relative to the one after it
 
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """Log factors by phase of Unix time in `period_seconds`; they average to 0."""
+    """What each phase of Unix time in `period_seconds` adds to demand per second, or to its logarithm; 0 on average."""
 
     period_seconds: float
-    logs: Floats
+    shape: Floats
+    adds: bool = False  # to the demand itself, as jobs of a fixed size do
 
     def at(self, times: Floats) -> Floats:
         """At bins that end at these Unix seconds."""
-        cells = len(self.logs)
-        found: Floats = self.logs[np.minimum((phase(times, self.period_seconds) * cells).astype(np.int64), cells - 1)]
+        cells = len(self.shape)
+        found: Floats = self.shape[np.minimum((phase(times, self.period_seconds) * cells).astype(np.int64), cells - 1)]
         return found
 
 
@@ -68,7 +66,7 @@ def steady_periods(history: History) -> tuple[float, ...]:
 
 
 def phase_factors(history: History) -> tuple[Phases, ...]:
-    """The steady periods, each with how much demand is above or below its level (logs) at each phase.
+    """The steady periods, each with what its phases add to demand or multiply it with, whichever fits better.
 
     Several models ask this of one history, one after the other, so the last answers are remembered.
     """
@@ -96,21 +94,39 @@ def _phase_factors(start: float, step: float, content: bytes) -> tuple[Phases, .
             break
         within = [one for one in found if is_whole(best.period_seconds / one.period_seconds)]
         if within:  # quicker ones that were parts of it
-            found = [one for one in found if one not in within]
+            found = [one for one in found if not is_whole(best.period_seconds / one.period_seconds)]
             rest = np.where(known, rest + np.sum([one.at(times) for one in within], axis=0), 0.0)
             flat = np.where(known, rest - centred(rest, known, bins(best.period_seconds, step)), 0.0)
             best = Phases(best.period_seconds, profile(flat, known, times, best.period_seconds, step))
         found.append(best)
         rest = np.where(known, rest - best.at(times), 0.0)
-    return tuple(sorted(found, key=lambda phases: -phases.period_seconds))
+    found.sort(key=lambda phases: -phases.period_seconds)
+    return tuple(fitting(values, known, times, step, one) for one in found)
+
+
+def fitting(values: Floats, known: Bools, times: Floats, step: float, found: Phases) -> Phases:
+    """The phases as they were found, in logs, or as amounts where those are nearer to the demand."""
+    level = centred(values, known, bins(found.period_seconds, step))
+    amounts = Phases(
+        found.period_seconds,
+        profile(np.where(known, values - level, 0.0), known, times, found.period_seconds, step),
+        adds=True,
+    )
+    rates = np.exp(found.at(times))
+    rates /= max(float(rates[known].mean()), 1e-9)
+    added = np.abs(values - np.maximum(level + amounts.at(times), 0.0))[known].sum()
+    multiplied = np.abs(values - level * rates)[known].sum()
+    return amounts if added < multiplied else found
 
 
 def without(history: History, phases: Sequence[Phases], offset: float) -> History:
     """Demand as it would be if nothing depended on these phases; `offset` (demand per second) as logs have it."""
     if not phases:
         return history
-    factor = factors(phases, ends(history, np.arange(len(history.values))))
-    values = np.maximum((history.values + offset) / factor - offset, 0.0)
+    times, values = ends(history, np.arange(len(history.values))), history.values
+    for one in phases:
+        part = one.at(times)
+        values = np.maximum(values - part if one.adds else (values + offset) / np.exp(part) - offset, 0.0)
     return History(history.start, history.step_seconds, values, history.censored)
 
 
@@ -118,14 +134,11 @@ def with_phases(paths: Floats, history: History, origins: Ints, phases: Sequence
     """The opposite, for paths (origins, steps)."""
     if not phases:
         return paths
-    factor = factors(phases, ends(history, origins[:, None] + np.arange(1, paths.shape[1] + 1)))
-    demand: Floats = np.maximum((paths + offset) * factor - offset, 0.0)
-    return demand
-
-
-def factors(phases: Sequence[Phases], times: Floats) -> Floats:
-    found: Floats = np.exp(np.sum([one.at(times) for one in phases], axis=0))
-    return found
+    times = ends(history, origins[:, None] + np.arange(1, paths.shape[1] + 1))
+    for one in reversed(phases):
+        part = one.at(times)
+        paths = np.maximum(paths + part if one.adds else (paths + offset) * np.exp(part) - offset, 0.0)
+    return paths
 
 
 def without_day(logs: Floats, known: Bools, day: int) -> Floats:
@@ -290,26 +303,3 @@ def profile(flat: Floats, known: Bools, times: Floats, period: float, step: floa
     means = sums / np.maximum(counts, 1)
     means -= float(means @ counts) / max(int(counts.sum()), 1)
     return means
-
-
-def phase_logs(history: History, period_seconds: float, at: Ints, lead: int) -> Floats:
-    """Log of what earlier cycles had at the phase of each bin `at`, relative to their own means; 0 where unknown.
-
-    Looks at no bin after `at - lead`. Recent cycles count more.
-    """
-    step, size = history.step_seconds, bins(period_seconds, history.step_seconds)
-    known = np.isfinite(history.values)
-    offset = OFFSET_RATIO * float(history.values[known].mean()) if known.any() else 0.0
-    offset = offset or 1e-9
-    sums, seen = cumulative(np.minimum(history.values, ceiling(history.values)))
-    nearest = max(1, int(np.ceil(lead * step / period_seconds + 0.5 * step / period_seconds)))
-    total, weights = np.zeros(len(at)), np.zeros(len(at))
-    for back in range(nearest, nearest + BACK):
-        before = at - round(back * period_seconds / step)
-        here, there = window(sums, seen, before, 1, 0)
-        cycle, _ = window(sums, seen, before, size, 0)
-        weight = DECAY**back * there
-        total += weight * np.clip((here + offset) / (cycle + offset), 0.0, 1e3)
-        weights += weight
-    logs: Floats = np.log(np.divide(total, weights, out=np.ones(len(at)), where=weights > 0))
-    return logs

@@ -8,7 +8,7 @@ import pytest
 
 from controllers.forecast.history import Floats, History
 from controllers.forecast.models import fourier
-from controllers.forecast.seasons import phase_factors, phase_logs, steady_periods, with_phases, without
+from controllers.forecast.seasons import phase_factors, steady_periods, with_phases, without
 
 STEP, COUNT = 300.0, 20 * 288
 TIMES: Floats = 1_700_006_400.0 + STEP * np.arange(1, COUNT + 1).astype(np.float64)
@@ -96,15 +96,14 @@ def test_what_phases_add_is_taken_out_and_put_back() -> None:
     np.testing.assert_allclose(with_phases(path, seen, at, phases, 0.5)[0], seen.values[at[0] + 1 :], rtol=1e-9)
 
 
-def test_the_phase_column_looks_at_no_bin_after_the_origin() -> None:
-    values = noisy(wave(TIMES) + job(TIMES, 1200.0, size=20.0))
-    at, lead = np.arange(COUNT - 600, COUNT), 12
-    told = phase_logs(history(values), 1200.0, at, lead)
-    busy = TIMES[at] % 1200.0 < 300
-    assert told[busy].min() > 0.3 > -0.1 > told[~busy].max()
-    later = values.copy()
-    later[at[0] - lead + 1 :] = 0.7 * values[at[0] - lead + 1 :]
-    np.testing.assert_allclose(phase_logs(history(later), 1200.0, at[:1], lead), told[:1], atol=0.02)
+def test_jobs_of_a_fixed_size_are_added_and_busier_minutes_multiply() -> None:
+    every = job(TIMES, 1200.0, size=10.0)
+    (fixed,) = phase_factors(history(noisy(wave(TIMES) + every)))
+    assert fixed.adds
+    assert np.ptp(fixed.shape) == pytest.approx(10.0, rel=0.05)
+    (times,) = phase_factors(history(noisy(wave(TIMES) * (1 + every / 10))))
+    assert not times.adds
+    assert np.ptp(times.shape) == pytest.approx(np.log(2), rel=0.05)
 
 
 def test_fourier_foresees_jobs_that_the_day_does_not_explain(make: SimpleNamespace) -> None:
