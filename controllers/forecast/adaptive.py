@@ -17,9 +17,9 @@ from controllers.forecast.history import Floats, Ints
 
 TRACKED = np.array([0.1, 0.5, 0.9, 0.98])  # the quantiles whose misses are followed; between them, interpolated
 HALF_LIFE_SECONDS = 3 * 3600.0
-DOUBT = 6.0  # outcomes that the usual size is worth
+DOUBT = 12.0  # outcomes that the usual size is worth
 MAX_SWING = 4.0
-RATE = 0.1
+RATE = 0.2
 RATES = RATE * (
     TRACKED != 0.5
 )  # the median stays: it is a point forecast, and errors that go on are the models' matter

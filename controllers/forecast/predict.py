@@ -31,7 +31,7 @@ from controllers.forecast.selection import (
 from controllers.forecast.skill import UNKNOWN_SKILL, Skill
 from controllers.forecast.windows import Coverage
 
-USUAL_SWING = 1.3  # an hour's errors may be this much above the usual without the band growing
+USUAL_SWING = 2.5  # an hour's errors may be this much above the usual before the bands grow at once
 MAX_WIDENING = 4.0
 MAX_RISE = 3.0  # a path stays below this many times the highest demand seen
 
@@ -45,7 +45,7 @@ class Outlook:
     live: Live | None  # None: too little came due to tell
     path: tuple[tuple[float, float, dict[float, float]], ...]
     data_age_seconds: float
-    widened: float  # factor on the band after a bad hour; 1: as calibrated
+    widened: float  # factor on the nearest horizon's band by the last hours' errors; 1: as calibrated
     skill: Skill = UNKNOWN_SKILL  # of the last day and week
     coverage: tuple[Coverage, ...] = ()  # of what came due within the last day
 
@@ -99,9 +99,11 @@ def outlook(
     live = judge(known, fitted, origins, paths[:-1], naives, actual, censored)
     skill = skill_of(known, fitted, origins, paths[:-1], naives)
     gate = gate_of(fitted, live, skill, gate_was_open)
-    widened = 1.0 if live is None else float(np.clip(live.surprise / USUAL_SWING, 1.0, MAX_WIDENING))
+    # at once after a shock; what lasts, and calm, the swing of each window tells as its outcomes come due
+    shock = 0.0 if live is None else min(live.surprise / USUAL_SWING, MAX_WIDENING)
+    least = shock if shock > 1 else 0.0
     state, coverage = ahead.follow(fitted.ahead, known, behind, every[: len(behind)])
-    shown, least = sorted(quantiles), widened if widened > 1 else 0.0
+    shown = sorted(quantiles)
     horizons, window = horizons_of(path, fitted, state, age, shown, least, limit)
     made = Forecast(
         made_at=now,
@@ -119,7 +121,7 @@ def outlook(
             whole_path(path, fitted, state, known.end, now, shown, least, limit), known.step_seconds, calendar
         ),
         data_age_seconds=age,
-        widened=widened,
+        widened=max(least, float(state.swing[0])),
         skill=skill,
         coverage=coverage,
     )
