@@ -100,12 +100,12 @@ def test_a_level_that_moved_is_followed(make: SimpleNamespace) -> None:
 
 def test_a_job_every_25_minutes_is_foreseen(make: SimpleNamespace) -> None:
     minutes = np.arange(14.0 * make.DAY)
-    rates = make.daily(minutes) + 12 * (minutes % 25 < 5)
+    rates = make.daily(minutes) * (1 + (minutes % 25 < 5))
     values = make.poisson(rates).reshape(-1, 5).mean(axis=1)
     at = 13 * PER_DAY + 100
     history = make.grid(values[:at], STEP)
     path = ridge.paths(ridge.fit(history, "UTC", STEPS), history, np.array([at - 1]), STEPS)[0]
-    np.testing.assert_allclose(path, rates.reshape(-1, 5).mean(axis=1)[at : at + STEPS], rtol=0.25)
+    np.testing.assert_allclose(path, rates.reshape(-1, 5).mean(axis=1)[at : at + STEPS], rtol=0.12)
 
 
 def test_censored_rows_pull_up_and_never_down() -> None:
