@@ -46,7 +46,6 @@ HORIZONS = (120, 300, 900, 1800, 3600)
 QUANTILES = (0.1, 0.9, 0.98)
 START = 1_760_000_400.0  # a full hour
 HEAVY_SECONDS_PER_DAY = 3600.0  # the default of forecast.heavy_cpu_seconds_per_day
-MIB = 1 << 20
 ZONES = ("UTC", "Asia/Seoul", "Europe/Berlin", "America/New_York")
 
 
@@ -116,18 +115,17 @@ def refit(size: Size, shapes: Sequence[Floats]) -> list[Figure]:
         f"default/{number:04d}": history(shapes, number, count + hour, STEP_SECONDS) for number in range(size.series)
     }
     zones = {name: Calendar(ZONES[number % len(ZONES)]) for number, name in enumerate(whole)}
-    effort = effort_for(size.series)
+    effort = effort_for(1000)
     jobs = {
         name: Job(each.first(count), zones[name], HORIZONS, heavy=False, effort=effort) for name, each in whole.items()
     }
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    fits, first = rounds(jobs)
+    fits, first, _ = rounds(jobs)
     print(f"refit: {len(fits)} first fits, {first / len(fits) * 1e3:.1f} ms of CPU each")
     update(jobs, fits)  # what is imported or remembered at the first forecast is not counted
     forecast_ms = update({name: replace(job, history=whole[name]) for name, job in jobs.items()}, fits)
     again = {name: replace(job, history=whole[name].last(count), before=fits[name]) for name, job in jobs.items()}
-    learned, second = rounds(again)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    learned, second, peak = rounds(again)
     sizes = [len(done_bytes) for done_bytes in sample_bytes(again)]
     print(
         f"refit: {len(learned)} refits, {second / len(learned) * 1e3:.1f} ms of CPU each; models "
@@ -150,14 +148,15 @@ def refit(size: Size, shapes: Sequence[Floats]) -> list[Figure]:
     ]
 
 
-def rounds(jobs: dict[str, Job]) -> tuple[dict[str, Fitted], float]:
-    """Fits all, and the CPU seconds of the processes that did."""
-    fitter, left, found = Fitter(), dict(jobs), dict[str, Done]()
+def rounds(jobs: dict[str, Job]) -> tuple[dict[str, Fitted], float, float]:
+    """Fits all; CPU seconds of the processes that did, and MiB that one had at most."""
+    fitter, left, found, peak = Fitter(), dict(jobs), dict[str, Done](), 0.0
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     while left:
         begun = fitter.begin(left)
         while fitter.busy:
-            found.update(fitter.collect(5.0))
+            peak = max(peak, mib_of(fitter.pid, "VmHWM"))  # what rusage says counts this process, whose copy it was
+            found.update(fitter.collect(0.2))
         left = {name: job for name, job in left.items() if name not in found}
         print(f"  {len(begun)} in a round, {len(left)} left", flush=True)
     for name, each in found.items():
@@ -165,7 +164,16 @@ def rounds(jobs: dict[str, Job]) -> tuple[dict[str, Fitted], float]:
             raise PartError(f"{name} was not fitted: {each.result.kind}: {each.result.message}")
     now = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
-    return {name: each.result for name, each in found.items() if isinstance(each.result, Fitted)}, seconds
+    return {name: each.result for name, each in found.items() if isinstance(each.result, Fitted)}, seconds, peak
+
+
+def mib_of(pid: int | None, key: str) -> float:
+    """A line of the process's status; 0 when it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:")), 0.0)
 
 
 def update(jobs: dict[str, Job], fits: dict[str, Fitted]) -> float:
@@ -326,14 +334,8 @@ class ForecastProcess(Part):
             raise PartError(f"{self.name}: no forecast of all workloads within 300 s; see {self.log_path}")
         every = time.monotonic() - self._began
         time.sleep(6.0)  # a cycle more, with the models that were learned
-        memory, most = (self._status(key) for key in ("VmRSS", "VmHWM"))
+        memory, most = (mib_of(self.pid, key) for key in ("VmRSS", "VmHWM"))
         return started, first or every, every, memory, most
-
-    def _status(self, key: str) -> float:
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith(f"{key}:"):
-                return int(line.split()[1]) / 1024
-        raise PartError(f"{self.name}: no {key}")
 
     def _page(self) -> list[str]:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
