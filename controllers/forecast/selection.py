@@ -261,7 +261,7 @@ def with_ensembles(
         usable = {member: paths[member] for member in model.members if member in paths and member in parts}
         if len(usable) >= FEWEST and all(set(usable) != set(others) for others in asked):
             asked.append(usable)
-            weights[name] = weigh(usable, missed)
+            weights[name] = weigh(usable, missed, NAIVES)
             paths[name] = combine(usable, weights[name])
     return replace(tried, paths=paths), weights
 

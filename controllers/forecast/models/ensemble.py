@@ -6,7 +6,7 @@ it follows who is good at this workload, and within one per cent of the best sin
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FEWEST = 2  # members that have a say; one alone is no ensemble
 POWER = 8.0
 LEAST = 0.03  # who weighs less everywhere is not asked
+NAIVE = 1.2  # a naive member's error counts for so much more: one noisy sample that was lucky for some days
 UNPROVEN = 1.1  # the error, relative to the least, of a member that could not be tried
 COVERED = 0.5  # of the origins, at which a member has to have been tried
 
@@ -32,7 +33,7 @@ class Mixture:
     weights: Mapping[str, Floats] = field(default_factory=dict)
 
 
-def weigh(paths: Mapping[str, Floats], missed: Mapping[str, Floats]) -> dict[str, Floats]:
+def weigh(paths: Mapping[str, Floats], missed: Mapping[str, Floats], naive: Collection[str] = ()) -> dict[str, Floats]:
     """Weights (steps,) of the members, from their absolute errors (origins, steps) in the backtest; NaN unknown."""
     proven = [name for name in paths if name in missed and np.isfinite(missed[name]).any()]
     most = max((np.isfinite(missed[name]).any(axis=1).sum() for name in proven), default=0)
@@ -44,6 +45,7 @@ def weigh(paths: Mapping[str, Floats], missed: Mapping[str, Floats]) -> dict[str
     both: Bools = np.isfinite(stack).all(axis=0)
     # each lead for itself: where jobs run every hour, who is good an hour ahead may be bad half an hour ahead
     errors = np.where(both, stack, 0.0).sum(axis=1)
+    errors *= np.array([NAIVE if name in naive else 1.0 for name in proven])[:, None]
     least = errors.min(axis=0)
     relative = np.divide(errors, least, out=np.ones_like(errors), where=least > 0)
     relative[(least <= 0) & (errors > 0)] = np.inf
