@@ -8,8 +8,8 @@ from controllers.forecast.history import Floats, History
 from controllers.forecast.models import trees
 from controllers.forecast.models.trees import Learned, Rows, Trees
 
-ROUNDS = 80
-LEARNING_RATE = 0.08
+ROUNDS = 60
+LEARNING_RATE = 0.06
 LEAVES = 15
 MIN_ROWS = 40  # in a leaf
 FIRMNESS = 1.0

@@ -9,10 +9,10 @@ from controllers.forecast.history import Floats, History, Ints
 from controllers.forecast.models import trees
 from controllers.forecast.models.trees import Learned, Rows, Trees
 
-TREES = 60
-DEPTH = 12
-MIN_ROWS = 10  # in a leaf
-COLUMNS_SHARE = 0.33  # of the columns looked at for a split
+TREES = 40
+DEPTH = 10
+MIN_ROWS = 20  # in a leaf
+COLUMNS_SHARE = 0.4  # of the columns looked at for a split
 ROWS_SHARE = 0.5  # of the rows each tree sees
 
 

@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from controllers.forecast.features import basis
 from controllers.forecast.history import History
-from controllers.forecast.models import gradient_boosting, random_forest, trees
+from controllers.forecast.models import gradient_boosting, random_forest, ridge, trees
 
 STEP = 300.0
 STEPS = 12
@@ -25,13 +24,13 @@ def history(make: SimpleNamespace) -> History:
 
 
 def test_boosted_trees_say_what_scikit_learn_says(history: History) -> None:
-    rows = trees.rows_of(history, basis(history, "UTC"), STEPS)
+    rows = trees.rows_of(history, ridge.fit(history, "UTC", STEPS), STEPS)
     model = gradient_boosting.boosted(rows.x, rows.y)
     np.testing.assert_allclose(gradient_boosting.arrays(model).predict(rows.x.T), model.predict(rows.x), rtol=1e-9)
 
 
 def test_a_forest_says_what_scikit_learn_says(history: History) -> None:
-    rows = trees.rows_of(history, basis(history, "UTC"), STEPS)
+    rows = trees.rows_of(history, ridge.fit(history, "UTC", STEPS), STEPS)
     forest = random_forest.forest(rows.x, rows.y)
     np.testing.assert_allclose(random_forest.arrays(forest).predict(rows.x.T), forest.predict(rows.x), rtol=1e-9)
 
@@ -39,7 +38,7 @@ def test_a_forest_says_what_scikit_learn_says(history: History) -> None:
 def test_a_leaf_of_the_forest_says_the_median_of_its_rows() -> None:
     x = np.repeat([[0.0], [1.0]], 50, axis=0)
     y = np.concatenate([np.where(np.arange(50) < 30, 1.0, 90.0), np.arange(50.0)])
-    grown = random_forest.grow(trees.Rows(x, y, np.zeros(100, dtype=np.bool_)))
+    grown = random_forest.grow(trees.Rows(x, y))
     np.testing.assert_allclose(grown.predict(np.array([[0.0, 1.0]])), [1.0, 24.5])
     assert len(grown.roots) == random_forest.TREES
 
