@@ -33,6 +33,7 @@ from benchmarks.scores import (
     QUANTILES,
     Row,
     Score,
+    read_rows,
     score,
     write_rows,
 )
@@ -56,10 +57,10 @@ REFIT_HOURS = 24
 class Facts:
     """What a walk cost and did, beside its forecasts."""
 
+    origins: int
     cpu_seconds: float = 0.0
     fit_seconds: float = 0.0
     refits: int = 0
-    origins: int = 0
     refused: int = 0  # no forecast: the last value is all there is
     open: int = 0
     models: dict[str, int] = field(default_factory=dict)  # by origins
@@ -74,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write the figures there")
     parser.add_argument("--predictions", type=Path, metavar="DIR", help="also write every forecast, a file a trace")
+    parser.add_argument("--score", type=Path, metavar="DIR", help="score what --predictions wrote there, walk nowhere")
     parser.add_argument("--only", default="", metavar="NAME,NAME", help="these traces")
     parser.add_argument("--models", default="", metavar="NAME,NAME", help="let Tidewise choose among these and naives")
     parser.add_argument("--without-peers", action="store_true", help="beside naive forecasts no others")
@@ -95,7 +97,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             continue
         say(f"{trace.name}: {trace.days:.1f} days in steps of {trace.step_seconds} s, {len(origins)} origins")
         try:
-            rows, facts[trace.name] = walk(trace, origins, options.refit_hours, models, not options.without_peers)
+            if options.score:
+                rows, facts[trace.name] = read_rows(options.score / f"{trace.name}{SUFFIX}"), Facts(len(origins))
+            else:
+                rows, facts[trace.name] = walk(trace, origins, options.refit_hours, models, not options.without_peers)
             scores.append(score(trace, rows))
         except Exception as error:  # a fault that one trace brings to light may not cost the figures of the others
             traceback.print_exc()
@@ -195,7 +200,7 @@ def walk(
     trace: Trace, origins: Floats, refit_hours: float, models: Mapping[str, Model] = MODELS, with_peers: bool = True
 ) -> tuple[list[Row], Facts]:
     """Every forecast at every origin, by everyone."""
-    facts = Facts(origins=len(origins))
+    facts = Facts(len(origins))
     rows = list(naive_rows(trace, origins))
     began = time.process_time()
     spare = {row.origin: row.value for row in rows if row.kind == "point" and row.model == LAST}

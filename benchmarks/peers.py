@@ -67,6 +67,8 @@ def said_by(peer: Peer, values: Floats, places: Ints, grid: Grid) -> Said:
         with warnings.catch_warnings():  # a fit that did not converge is the peer's own fault
             warnings.simplefilter("ignore")
             points[rows], means[rows] = peer.say(values[: places[rows[-1]]], places[rows], grid)
+    spare, spare_mean = last_value(values, places, grid)
+    points, means = np.where(np.isfinite(points), points, spare), np.where(np.isfinite(means), means, spare_mean)
     return np.maximum(points, 0.0), np.maximum(means, 0.0)
 
 

@@ -94,8 +94,11 @@ class Score:
 
 
 def score(trace: Trace, rows: Iterable[Row]) -> Score:
+    """Raises ValueError where somebody said no number."""
     said: dict[tuple[str, int, float | None, str], dict[float, float]] = {}
     for row in rows:
+        if not math.isfinite(row.value):
+            raise ValueError(f"{row.model} said {row.value} ({row.kind}, {row.horizon_seconds} s) at {iso(row.origin)}")
         said.setdefault((row.kind, row.horizon_seconds, row.quantile, row.model), {})[row.origin] = row.value
     coarse, fine = trace.at(trace.coarse_seconds), trace.at(PEAK_SECONDS)
     scored: dict[str, dict[str, float]] = {}

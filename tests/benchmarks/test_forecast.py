@@ -139,6 +139,9 @@ def test_one_broken_and_one_short_trace_do_not_stop_the_others(
     assert [found["trace"] for found in figures["traces"]] == ["d_good"]
     assert "d_good" in seen.out
     assert figures["failed"] == [line for line in figures["failed"] if line.startswith("a_broken")]
+    assert main(["--traces", str(tmp_path), "--only", "d_good", "--score", str(said)]) == 0
+    again = capsys.readouterr().out
+    assert again.partition("What the walk cost")[0] == seen.out.partition("What the walk cost")[0]
     independent(read_trace(tmp_path / "d_good.csv.gz"), said / "d_good.csv.gz", figures["traces"][0])
 
 
@@ -231,6 +234,12 @@ def test_known_errors_give_known_figures() -> None:
     peak = found.peaks[0]
     assert (peak.count, peak.zeros, peak.covered) == (2, 1, 1.0)  # 40 and 41 for 40; 39 for the hour of nothing
     assert peak.pinball == pytest.approx((3.9 + 0.0 + 0.1) / (5.0 + 1.0 + 1.0))
+
+
+def test_a_forecast_that_is_no_number_is_not_left_out_of_a_mean() -> None:
+    row = Row("some", OURS, "point", 3600, MONDAY, MONDAY + 2700, None, math.nan)
+    with pytest.raises(ValueError, match=r"tidewise said nan \(point, 3600 s\) at 2023-11-20T00:00:00Z"):
+        score(Trace("some", MONDAY, STEP, np.ones(8)), [row])
 
 
 class TestPeers:
