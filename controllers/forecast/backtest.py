@@ -1,5 +1,6 @@
 """Rolling-origin backtest: what each model would have said on the last days, knowing only what was known then."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,7 +107,7 @@ def trial(
     """
     count = len(history.values)
     span = min(round(SPAN_DAYS * history.steps_per_day), int(SPAN_SHARE * count))
-    space = spacing(span, effort.origins)
+    space = spacing(span, effort.origins, history.steps_per_day)
     begins = count - span
     anchor = round(history.start / history.step_seconds)
     origins = np.arange(begins + (-(anchor + begins)) % space, count - 1, space, dtype=np.int64)
@@ -161,10 +162,10 @@ def said(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def spacing(span: int, most: int) -> int:
-    """Bins between origins, so that there are at most `most` and every minute of the hour gets its turn."""
+def spacing(span: int, most: int, day: int) -> int:
+    """Bins between origins: at most `most` of them, and every time of the day (`day` bins) gets its turn."""
     space = max(1, -(-span // most))
-    while np.gcd(space, 60) != 1:
+    while math.gcd(space, day) != 1:
         space += 1
     return space
 

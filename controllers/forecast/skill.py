@@ -11,7 +11,8 @@ from controllers.forecast.history import Floats, History, Ints
 
 DAY_SECONDS, WEEK_SECONDS = 86_400.0, 7 * 86_400.0
 JUDGED_SECONDS = 3600.0
-MIN_ROWS = 8  # of forecasts that came due, for a skill to mean something
+MIN_ROWS = 12  # of forecasts that came due, for a skill to mean something
+WORST = 2.0  # times the naive forecast's: more than that a single forecast does not count, however far off it was
 MIN_SHARE = 0.25  # of the time asked about, which they have to stand for
 
 
@@ -64,21 +65,21 @@ def skill(records: Sequence[Record], now: float) -> Skill:
 
 
 def _over(records: Sequence[Record], now: float, seconds: float) -> float | None:
-    rows, stands_for, model = 0, 0.0, 0.0
-    naives: Floats | None = None
-    for each in records:
-        within = (each.due > now - seconds) & (each.due <= now + 1e-3)
-        if not within.any():
-            continue
-        rows += int(within.sum())
-        stands_for += each.every_seconds * float(within.sum())
-        model += each.every_seconds * float(each.model[within].sum())
-        errors = each.every_seconds * each.naives[:, within].sum(axis=1)
-        naives = errors if naives is None else naives + errors
-    if naives is None or rows < MIN_ROWS or stands_for < MIN_SHARE * min(seconds, DAY_SECONDS):
+    """One hour of a change that nobody could foresee may not outweigh a day of good forecasts, hence `WORST`."""
+    late = [(each, (each.due > now - seconds) & (each.due <= now + 1e-3)) for each in records]
+    late = [(each, within) for each, within in late if within.any()]
+    rows = sum(int(within.sum()) for _, within in late)
+    stands_for = sum(each.every_seconds * int(within.sum()) for each, within in late)
+    if rows < MIN_ROWS or stands_for < MIN_SHARE * min(seconds, DAY_SECONDS):
         return None
-    best = float(naives.min())
-    return model / best if best > 0 else 1.0 if model <= 0 else float("inf")
+    weights = np.concatenate([np.full(int(within.sum()), each.every_seconds) for each, within in late])
+    model = np.concatenate([each.model[within] for each, within in late])
+    naives = np.concatenate([each.naives[:, within] for each, within in late], axis=1)
+    best = naives[int(np.argmin(naives @ weights))]
+    usual = float(best @ weights) / float(weights.sum())
+    if not usual > 0:
+        return 1.0 if not model.any() else float("inf")
+    return float(np.minimum(model, WORST * np.maximum(best, usual)) @ weights) / float(best @ weights)
 
 
 def since(whole: Record, begin: float) -> Record:

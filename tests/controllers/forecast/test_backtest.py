@@ -21,11 +21,11 @@ def test_wape_leaves_out_the_unknown_and_bears_zeros() -> None:
     assert wape(said, came, np.zeros((3, 2), dtype=np.bool_), [1, 2]) == {1: 0.5, 2: math.inf}
 
 
-@pytest.mark.parametrize("count", [1, 50, 5000, 40_000])
-def test_origins_visit_every_minute_of_the_hour(count: int) -> None:
-    origins = np.arange(0, count, spacing(count, 400))
-    assert len(origins) <= 400
-    assert len(set((origins % 60).tolist())) == min(60, len(origins))
+@pytest.mark.parametrize(("count", "day"), [(1, 1440), (50, 24), (336, 48), (2016, 288), (40_000, 1440)])
+def test_origins_visit_every_time_of_the_day(count: int, day: int) -> None:
+    origins = np.arange(0, count, spacing(count, 170, day))
+    assert len(origins) <= 170
+    assert len(set((origins % day).tolist())) == min(day, len(origins))
 
 
 WINDOWS = {
