@@ -175,9 +175,9 @@ def table(name: str, report: dict[str, Any]) -> str:
     models = ", ".join(f"{model} {count / report['forecasts']:.0%}" for model, count in _most(report["models"]))
     lines = [
         name,
-        f"{report['forecasts']} forecasts over {days:.1f} days, {_span(horizon)} ahead, by {report['time_zone']} time",
+        f"{report['forecasts']} forecasts of the next {_span(horizon)} over {days:.1f} days ({report['time_zone']})",
         "",
-        f"{'':<24}{f'the {_span(step)} there':>20}{'mean until then':>20}",
+        f"{'':<24}{f'its last {_span(step)}':>20}{'its mean':>20}",
         f"{'error (WAPE)':<24}{_percent(value['wape']):>20}{_percent(means['wape']):>20}",
         f"{'accuracy, goal 80 %':<24}{_goal(value['accuracy']):>20}{_goal(means['accuracy']):>20}",
         f"{'bias':<24}{_percent(value['bias'], '+.1%'):>20}{_percent(means['bias'], '+.1%'):>20}",

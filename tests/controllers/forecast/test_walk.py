@@ -130,7 +130,14 @@ def test_the_command_prints_a_table_and_draws(trace: Path, tmp_path: Path, capsy
     picture = tmp_path / "report.png"
     assert main(["--trace", str(trace), "--days", "0.6", "--quick", "--out", str(picture)]) == 0
     shown = capsys.readouterr()
-    for expected in ("1 h ahead, by UTC time", "accuracy, goal 80 %", "last value", "peak below", "models: ", "gate"):
+    for expected in (
+        "forecasts of the next 1 h over",
+        "accuracy, goal 80 %",
+        "last value",
+        "peak below",
+        "models: ",
+        "gate",
+    ):
         assert expected in shown.out
     assert shown.err == f"{picture}: written\n"
     assert picture.read_bytes().startswith(b"\x89PNG")
