@@ -8,10 +8,10 @@ from controllers.forecast.history import Floats, History
 from controllers.forecast.models import trees
 from controllers.forecast.models.trees import Learned, Rows, Trees
 
-ROUNDS = 60
+ROUNDS = 70
 LEARNING_RATE = 0.06
-LEAVES = 15
-MIN_ROWS = 40  # in a leaf
+LEAVES = 8
+MIN_ROWS = 80  # in a leaf
 FIRMNESS = 1.0
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -52,6 +53,15 @@ def test_trees_follow_a_level_they_never_saw(name: str, make: SimpleNamespace) -
     path = trees.paths(learned, make.grid(values, STEP), np.array([origin]), STEPS)[0]
     came = values[origin + 1 : origin + 1 + STEPS]
     assert 0.75 < path.mean() / came.mean() < 1.15
+
+
+def test_bounds_that_the_line_reaches_say_nothing(history: History) -> None:
+    line = ridge.fit(history, "UTC", STEPS)
+    cut = history.values > 12.0
+    capped = replace(history, values=np.minimum(history.values, 12.0), censored=cut)
+    told, blind = (trees.rows_of(h, line, STEPS).y for h in (capped, replace(capped, censored=np.zeros_like(cut))))
+    assert len(told) < 0.9 * len(blind)
+    assert np.quantile(blind, 0.1) < np.quantile(told, 0.1) - 0.02
 
 
 def test_to_forecast_with_trees_needs_no_scikit_learn() -> None:
