@@ -22,6 +22,7 @@ MIN_LIVE_PAIRS = 12
 # Hysteresis: to open, a model must be clearly better than the naives; once open it may be as good.
 OPENS_BELOW, STAYS_BELOW = 0.98, 1.02
 DAY_OPENS_BELOW, DAY_STAYS_BELOW = 1.0, 1.1  # a day is short: even a good model has a bad one
+QUARTER_OPENS_BELOW, QUARTER_STAYS_BELOW = 0.95, 1.0  # six good hours outweigh a bad day: a change has been learned
 # To close on recent errors it must be both worse than the naives and worse than it promised.
 LIVE_WORSE = (1.0, 1.15)  # than the better naive, in the last hour: to keep the gate closed, to close it
 LIVE_SURPRISE = (1.25, 2.0)  # than promised by the backtest; one hour in twenty is twice as far off as usual
@@ -106,7 +107,9 @@ def gate_of(fitted: Fitted, live: Live | None, lately: Skill, was_open: bool | N
     if fitted.model in NAIVES or not week < limit:
         return Gate.NO_SKILL
     if lately.day is not None and not lately.day < day_limit:
-        return Gate.NO_SKILL_TODAY
+        quarter_limit = QUARTER_STAYS_BELOW if was_open else QUARTER_OPENS_BELOW
+        if lately.quarter is None or not lately.quarter < quarter_limit:
+            return Gate.NO_SKILL_TODAY
     if live is not None:
         trusted = was_open is not False
         worse = live.model > LIVE_WORSE[trusted] * live.naive and live.surprise > LIVE_SURPRISE[trusted]

@@ -33,6 +33,7 @@ class Skill:
 
     day: float | None = None
     week: float | None = None
+    quarter: float | None = None  # of a day: the last six hours
 
 
 UNKNOWN_SKILL = Skill()
@@ -61,16 +62,20 @@ def judged_leads(horizons: Sequence[int], step_seconds: float) -> list[int]:
 
 def skill(records: Sequence[Record], now: float) -> Skill:
     """`records` may not overlap in time."""
-    return Skill(_over(records, now, DAY_SECONDS), _over(records, now, WEEK_SECONDS))
+    return Skill(
+        _over(records, now, DAY_SECONDS, MIN_ROWS),
+        _over(records, now, WEEK_SECONDS, MIN_ROWS),
+        _over(records, now, DAY_SECONDS / 4, MIN_ROWS // 2),
+    )
 
 
-def _over(records: Sequence[Record], now: float, seconds: float) -> float | None:
+def _over(records: Sequence[Record], now: float, seconds: float, least: int) -> float | None:
     """One hour of a change that nobody could foresee may not outweigh a day of good forecasts, hence `WORST`."""
     late = [(each, (each.due > now - seconds) & (each.due <= now + 1e-3)) for each in records]
     late = [(each, within) for each, within in late if within.any()]
     rows = sum(int(within.sum()) for _, within in late)
     stands_for = sum(each.every_seconds * int(within.sum()) for each, within in late)
-    if rows < MIN_ROWS or stands_for < MIN_SHARE * min(seconds, DAY_SECONDS):
+    if rows < least or stands_for < MIN_SHARE * min(seconds, DAY_SECONDS):
         return None
     weights = np.concatenate([np.full(int(within.sum()), each.every_seconds) for each, within in late])
     model = np.concatenate([each.model[within] for each, within in late])
