@@ -23,14 +23,12 @@ def printed(scores: Sequence[Score], facts: Mapping[str, "Facts"], *, markdown: 
         ("WAPE %, the bin that ends one hour ahead", errors(scores, "point")),
         ("WAPE %, the mean of the hour ahead", errors(scores, "mean1h")),
         ("WAPE relative to the last value's, geometric means", means(scores)),
-        (
-            "One-hour means: accuracy (1 - WAPE) %, that of the best naive, and the noise floor of the error",
-            accuracy(scores),
-        ),
+        ("One-hour means: accuracy %, with the hours before and after known, and noise floor", accuracy(scores)),
         (f"Peaks: coverage % and pinball loss of the {JUDGED:g} quantile", peaks(scores)),
         ("Against what is asked of it", summary(scores)),
-        ("What the walk cost", costs(scores, facts)),
     ]
+    if any(cost.refits for cost in facts.values()):
+        parts.append(("What the walk cost", costs(scores, facts)))
     return "\n\n".join(f"{'### ' if markdown else ''}{title}\n\n{table(rows, markdown)}" for title, rows in parts)
 
 
@@ -87,7 +85,7 @@ def means(scores: Sequence[Score]) -> list[Line]:
 
 
 def accuracy(scores: Sequence[Score]) -> list[Line]:
-    rows: list[Line] = [("trace", "accuracy", "best naive", "floor", "80 %")]
+    rows: list[Line] = [("trace", "accuracy", "best naive", "in hindsight", "floor", "80 %")]
     for found in scores:
         naive = 1 - min(found.mean1h[name] for name in NAIVES)
         rows.append(
@@ -95,6 +93,7 @@ def accuracy(scores: Sequence[Score]) -> list[Line]:
                 found.trace,
                 _percent(1 - found.mean1h[OURS]),
                 _percent(naive),
+                "–" if found.hindsight_mean1h is None else _percent(1 - found.hindsight_mean1h),
                 _percent(found.floor_mean1h),
                 "reached" if 1 - found.mean1h[OURS] >= ACCURATE else f"missed; {_why(found)}",
             )
@@ -103,9 +102,12 @@ def accuracy(scores: Sequence[Score]) -> list[Line]:
 
 
 def _why(found: Score) -> str:
-    if found.floor_mean1h is None:
-        return "not counts, no floor"
-    return "the floor forbids it" if found.floor_mean1h > 1 - ACCURATE else "the floor would allow it"
+    if found.floor_mean1h is not None and found.floor_mean1h > 1 - ACCURATE:
+        return "the floor forbids it"
+    allowed = "not counts, no floor" if found.floor_mean1h is None else "the floor would allow it"
+    if found.hindsight_mean1h is not None and found.hindsight_mean1h > 1 - ACCURATE:
+        return f"{allowed}, but even the hours before and after would miss it"
+    return allowed
 
 
 def peaks(scores: Sequence[Score]) -> list[Line]:

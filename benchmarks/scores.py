@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.traces import HOUR, Trace
+from controllers.forecast.history import Floats
 from controllers.forecast.noise import hour_noise_floor, noise_floor
 
 OURS, LAST, PEAK_PEER = "tidewise", "last_value", "last_peak_conformal"
@@ -80,6 +81,7 @@ class Score:
     mean1h: dict[str, float]
     floor_point: float | None
     floor_mean1h: float | None
+    hindsight_mean1h: float | None  # WAPE of the mean of the hours before and after, which no forecast can know
     peaks: tuple[Coverage, ...] = ()
 
     def ratio(self, kind: str, model: str = OURS, against: str = LAST) -> float:
@@ -123,8 +125,16 @@ def score(trace: Trace, rows: Iterable[Row]) -> Score:
         scored["mean1h"],
         noise_floor(counts, coarse.step_seconds),
         hour_noise_floor(counts, coarse.step_seconds),
+        hindsight(trace.at(HOUR).between(origins[0] - HOUR, origins[-1] + 2 * HOUR)),
         tuple(peaks),
     )
+
+
+def hindsight(hours: Floats) -> float | None:
+    between, came = (hours[:-2] + hours[2:]) / 2, hours[1:-1]
+    known = np.isfinite(between) & np.isfinite(came)
+    total = float(came[known].sum())
+    return float(np.abs(between - came)[known].sum()) / total if total > 0 else None
 
 
 def truth(coarse: Trace, fine: Trace, kind: str, horizon: int, origin: float) -> float:

@@ -139,9 +139,9 @@ def test_one_broken_and_one_short_trace_do_not_stop_the_others(
     assert [found["trace"] for found in figures["traces"]] == ["d_good"]
     assert "d_good" in seen.out
     assert figures["failed"] == [line for line in figures["failed"] if line.startswith("a_broken")]
-    assert main(["--traces", str(tmp_path), "--only", "d_good", "--score", str(said)]) == 0
+    assert main(["--traces", str(tmp_path), "--only", "d_good", "--without-peers", "--score", str(said)]) == 0
     again = capsys.readouterr().out
-    assert again.partition("What the walk cost")[0] == seen.out.partition("What the walk cost")[0]
+    assert again.strip() == seen.out.partition("What the walk cost")[0].strip()
     independent(read_trace(tmp_path / "d_good.csv.gz"), said / "d_good.csv.gz", figures["traces"][0])
 
 
