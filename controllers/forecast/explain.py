@@ -228,7 +228,7 @@ def gate_sentence(made: Outlook, fitted: Fitted) -> str:
     """Why the gate is open or closed, with the numbers."""
     skill = ", ".join(
         f"{ratio:.2f} over the last {name}"
-        for name, ratio in (("week", made.skill.week), ("day", made.skill.day))
+        for name, ratio in (("week", made.skill.week), ("day", made.skill.day), ("six hours", made.skill.quarter))
         if ratio is not None
     )
     live = ""

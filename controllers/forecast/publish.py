@@ -146,7 +146,7 @@ def _judgements(outlooks: Mapping[str, Outlook]) -> Iterator[Metric]:
     """How good the forecaster itself takes its forecasts to be; Prometheus judges what was published."""
     skill = GaugeMetricFamily(
         "tidewise_forecast_skill_ratio",
-        "Error over the last day and week relative to the best naive forecast's, backtest included; below 1 is better.",
+        "Error over that time relative to the best naive forecast's, backtest included; below 1 is better.",
         labels=["workload", "window"],
     )
     coverage = GaugeMetricFamily(
@@ -155,7 +155,7 @@ def _judgements(outlooks: Mapping[str, Outlook]) -> Iterator[Metric]:
         labels=["workload", "kind", "horizon_seconds", "quantile"],
     )
     for name, outlook in outlooks.items():
-        for window, found in (("1d", outlook.skill.day), ("7d", outlook.skill.week)):
+        for window, found in (("6h", outlook.skill.quarter), ("1d", outlook.skill.day), ("7d", outlook.skill.week)):
             if found is not None:
                 skill.add_metric([name, window], min(found, MAX_SKILL))
         published = {f"{q:g}" for horizon in outlook.forecast.horizons for q in horizon.quantiles}

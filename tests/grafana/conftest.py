@@ -96,7 +96,7 @@ def forecast_series() -> Iterator[Series]:
         yield "tidewise_forecast_window_peak_quantile", on | {"quantile": quantile}, lambda at, f=factor: f * 6
     yield "tidewise_forecast_window_begin_seconds", on, steady(40)
     yield "tidewise_forecast_window_end_seconds", on, steady(90)
-    for window, ratio in (("1d", 0.7), ("7d", 0.6)):
+    for window, ratio in (("6h", 0.8), ("1d", 0.7), ("7d", 0.6)):
         yield "tidewise_forecast_skill_ratio", on | {"window": window}, steady(ratio)
     for seconds, ratio in (("60", 0.12), ("3600", 0.02)):
         yield "tidewise_forecast_noise_floor_ratio", on | {"mean_seconds": seconds}, steady(ratio)

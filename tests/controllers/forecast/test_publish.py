@@ -67,7 +67,7 @@ def test_the_window_of_a_decision_is_told_with_its_peak() -> None:
 @pytest.mark.parametrize(
     ("skill", "expected"),
     [
-        pytest.param(Skill(0.5, 0.8), {"1d": 0.5, "7d": 0.8}, id="of the day and the week"),
+        pytest.param(Skill(0.5, 0.8, 0.4), {"6h": 0.4, "1d": 0.5, "7d": 0.8}, id="of hours, the day and the week"),
         pytest.param(Skill(0.5, None), {"1d": 0.5}, id="unknown is no series"),
         pytest.param(Skill(math.inf, 0.8), {"1d": 100, "7d": 0.8}, id="naive forecasts without an error"),
     ],
