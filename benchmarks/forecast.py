@@ -213,7 +213,7 @@ def walk(
             continue
         inside = [rate for at, rate, _ in made.path if origin + HOUR - coarse + 1 < at <= origin + HOUR + 1]
         whole = next(horizon for horizon in made.forecast.horizons if horizon.seconds == HOUR)
-        value = float(np.mean(inside))
+        value = float(np.mean(inside)) if inside else whole.value
         rows.append(Row(trace.name, OURS, "point", HOUR, origin, origin + HOUR - coarse, None, value))
         rows.append(Row(trace.name, OURS, "mean1h", HOUR, origin, origin, None, whole.arrivals[0.5] / HOUR))
         for horizon in made.forecast.horizons:

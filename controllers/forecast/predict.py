@@ -20,12 +20,12 @@ from controllers.forecast.history import Floats, History, Ints, Refusal, Why
 from controllers.forecast.models import MODELS
 from controllers.forecast.models.ensemble import Mixture, combine
 from controllers.forecast.selection import (
-    STALE_SECONDS,
     Fitted,
     as_learned_from,
     bias_at,
     bounded,
     correct,
+    stale_after,
     with_occasions,
 )
 from controllers.forecast.skill import UNKNOWN_SKILL, Skill
@@ -79,8 +79,9 @@ def outlook(
     """
     known = bounded(history.until(now), fitted.ceiling)
     age = now - known.end
-    if age > max(STALE_SECONDS, 3 * known.step_seconds):
-        raise Refusal(Why.STALE, f"the newest sample is {age:.0f} s old, the limit is {STALE_SECONDS:.0f} s")
+    oldest = stale_after(known.step_seconds)
+    if age > oldest:
+        raise Refusal(Why.STALE, f"the newest sample is {age:.0f} s old, the limit is {oldest:.0f} s")
     fitted = replace(fitted, effects=events.believed(fitted.effects, known, calendar))
     newest = len(known.values) - 1
     origins = recent_origins(newest, known.step_seconds, max(fitted.horizons))

@@ -37,7 +37,7 @@ from controllers.forecast.skill import Record, judged_leads, record
 
 NAIVES = ("last_value", "seasonal_naive", "day_naive", "week_naive")  # what a model has to beat
 YARDSTICKS = ("last_value", "day_naive", "week_naive")  # of them, those that skill is told by
-STALE_SECONDS = 600.0  # a forecast from samples older than this is refused, so paths reach that much further
+STALE_SECONDS = 600.0  # a forecast from older samples is refused (see stale_after); paths reach that much further
 MOST_AHEAD_SECONDS = 21_600.0  # a path goes on to the end of a decision's window, but not further than this
 AGE_SECONDS = 60.0  # how old the newest bin may well be when a forecast is made: calibrated with
 KNOTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 45, 60)  # leads (bins) at which the spread of single bins is learned
@@ -138,7 +138,7 @@ def select(
     history = bounded(history, highest)
     step = history.step_seconds
     reach = max(*horizons, min(window[1], MOST_AHEAD_SECONDS)) if window else max(horizons)
-    steps = leads_in(reach + STALE_SECONDS, step)
+    steps = leads_in(reach + stale_after(step), step)
     leads = {horizon: leads_in(horizon, step) for horizon in sorted(horizons)}
     known = history.values[np.isfinite(history.values)]
     offset = OFFSET_RATIO * float(known.mean()) or 1e-9
@@ -352,6 +352,11 @@ def margin(name: str, models: Mapping[str, Model], costs: Mapping[str, float]) -
 
 def bounded(history: History, highest: float) -> History:
     return History(history.start, history.step_seconds, np.minimum(history.values, highest), history.censored)
+
+
+def stale_after(step_seconds: float) -> float:
+    """How old the newest sample may be: a few missing ones are normal at any step."""
+    return max(STALE_SECONDS, 3 * step_seconds)
 
 
 def leads_in(seconds: float, step_seconds: float) -> int:

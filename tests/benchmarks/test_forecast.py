@@ -207,6 +207,17 @@ def test_a_future_of_garbage_changes_nothing_that_was_said_before_it() -> None:
     assert said == after
 
 
+@pytest.mark.parametrize("step", [600, 1800, 3600])
+def test_a_forecast_goes_on_over_the_gap_at_the_end_of_what_is_known(step: int) -> None:
+    values = demand(16, step)
+    values[RANDOM.random(len(values)) < 0.35] = math.nan
+    trace = Trace("some", MONDAY, step, values)
+    rows, facts = walk(trace, origins_of(trace)[:60], 24, FEW, with_peers=False)
+    usual = float(np.nanmean(values))
+    assert facts.refused < 10
+    assert min(row.value for row in rows if row.model == OURS and row.kind != "peak") > 0.2 * usual
+
+
 def test_rows_survive_their_file(tmp_path: Path) -> None:
     rows = [
         Row("some", OURS, "point", 3600, MONDAY, MONDAY + 3300, None, 1 / 3),
