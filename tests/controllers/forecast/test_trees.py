@@ -37,10 +37,10 @@ def test_a_forest_says_what_scikit_learn_says(history: History) -> None:
 
 
 def test_a_leaf_of_the_forest_says_the_median_of_its_rows() -> None:
-    x = np.repeat([[0.0], [1.0]], 50, axis=0)
-    y = np.concatenate([np.where(np.arange(50) < 30, 1.0, 90.0), np.arange(50.0)])
+    x = np.repeat([[0.0], [1.0]], 200, axis=0)
+    y = np.concatenate([np.where(np.arange(200) < 120, 1.0, 90.0), np.arange(200.0)])
     grown = random_forest.grow(trees.Rows(x, y))
-    np.testing.assert_allclose(grown.predict(np.array([[0.0, 1.0]])), [1.0, 24.5])
+    np.testing.assert_allclose(grown.predict(np.array([[0.0, 1.0]])), [1.0, 99.5])
     assert len(grown.roots) == random_forest.TREES
 
 
@@ -60,8 +60,8 @@ def test_bounds_that_the_line_reaches_say_nothing(history: History) -> None:
     cut = history.values > 12.0
     capped = replace(history, values=np.minimum(history.values, 12.0), censored=cut)
     told, blind = (trees.rows_of(h, line, STEPS).y for h in (capped, replace(capped, censored=np.zeros_like(cut))))
-    assert len(told) < 0.9 * len(blind)
-    assert np.quantile(blind, 0.1) < np.quantile(told, 0.1) - 0.02
+    assert len(told) < 0.8 * len(blind)
+    assert np.median(blind) < 0 < np.median(told)
 
 
 def test_to_forecast_with_trees_needs_no_scikit_learn() -> None:
