@@ -5,7 +5,9 @@ before an origin is known, nothing after it; steps under five minutes are averag
 the bin that ends one hour after the origin, `mean1h` the mean of that hour. Errors are WAPE; ratios are to the last
 value's (the last complete bin; for the mean the last hour) and below 1 where better. `tidewise` is what `tidewise
 forecast` would have published: its own code at the trace's step (from a minute up) with 30 days of history and a year
-of hourly means.
+of hourly means. Costs of models are not measured while choosing, so that two runs say the same.
+
+Rivals are in peers.py, how is scored in scores.py; `--predictions` writes what everyone said, `--score` reads it back.
 """
 
 import argparse
