@@ -1,6 +1,6 @@
 """Why a forecast is as it is: the week as learned, the features that mattered, the models that were tried."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,15 +8,18 @@ import numpy as np
 from controllers.forecast import events, features
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.facts import Facts
-from controllers.forecast.history import DAY_SECONDS, Floats, History, Ints, local_day_numbers, utc_offsets
+from controllers.forecast.history import DAY_SECONDS, Floats, History, local_day_numbers, utc_offsets
 from controllers.forecast.models import MODELS, ridge, trees
+from controllers.forecast.occasions import PIECES, occasions
 from controllers.forecast.predict import Outlook
+from controllers.forecast.seasons import without
 from controllers.forecast.selection import Fitted, bounded, leads_in
 
 PROFILE_DAYS = 28
 JUDGED_SECONDS = 3600.0  # how far ahead features are looked at
 JUDGED_DAYS = 7
 JUDGED_ORIGINS = 400
+FEWEST_ORIGINS = 10
 AHEAD_SECONDS = 2 * DAY_SECONDS
 MOST_OCCASIONS = 8
 
@@ -145,20 +148,31 @@ def importance(model: str, fitted: Fitted, history: History) -> dict[str, float]
     part = fitted.parts.get(model)
     if part is None or not isinstance(part.value, ridge.Learned | trees.Learned):
         return None
-    lead = leads_in(min(JUDGED_SECONDS, max(fitted.horizons)), fitted.step_seconds)
+    line = part.value.line if isinstance(part.value, trees.Learned) else part.value
+    offset, lead = line.basis.level_offset, leads_in(min(JUDGED_SECONDS, max(fitted.horizons)), fitted.step_seconds)
+    history = without(history, line.phases, offset)
     count = len(history.values)
     first = max(count - lead - round(JUDGED_DAYS * DAY_SECONDS / history.step_seconds), history.steps_per_day)
     origins = np.arange(first, count - lead, max(1, (count - lead - first) // JUDGED_ORIGINS))
     origins = origins[np.isfinite(history.values[origins + lead])]
-    if len(origins) < 10:
+    if len(origins) < FEWEST_ORIGINS:
         return None
-    came = np.log(np.minimum(history.values[origins + lead], part.value.basis.ceiling) + part.value.basis.level_offset)
-    x, base, say = _opened(part.value, history, origins, lead)
-    groups = GROUPS if isinstance(part.value, ridge.Learned) else {**GROUPS, **CALENDAR_GROUPS}
+    came = np.log(np.minimum(history.values[origins + lead], line.basis.ceiling) + offset)
+    leads = np.full((len(origins), 1), lead)
+    x, base = trees.design(features.prepare(history, line.basis, 0), origins, leads)
+
+    def say(columns: Floats) -> Floats:
+        said = trees.straight(line, columns, leads)
+        if isinstance(part.value, trees.Learned):
+            said = said + part.value.trees.predict(columns[:, :, 0])[:, None]
+        whole: Floats = (said + base[:, None])[:, 0]
+        return whole
+
+    groups = {**GROUPS, **CALENDAR_GROUPS} if isinstance(part.value, trees.Learned) else GROUPS
     level = np.exp(came)  # an error of 10 % matters as much as the demand it is 10 % of
 
     def error(columns: Floats) -> float:
-        return float((np.abs(np.exp(say(columns) + base - came) - 1.0) * level).sum())
+        return float((np.abs(np.exp(say(columns) - came) - 1.0) * level).sum())
 
     whole = error(x)
     if not whole > 0:
@@ -166,22 +180,10 @@ def importance(model: str, fitted: Fitted, history: History) -> dict[str, float]
     shuffled = np.random.default_rng(0).permutation(len(origins))
     found = {}
     for name, columns in groups.items():
-        without = x.copy()
-        without[list(columns)] = x[list(columns)][:, shuffled]
-        found[name] = error(without) / whole - 1.0
+        mixed = x.copy()
+        mixed[list(columns)] = x[list(columns)][:, shuffled]
+        found[name] = error(mixed) / whole - 1.0
     return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-
-def _opened(
-    learned: ridge.Learned | trees.Learned, history: History, origins: Ints, lead: int
-) -> tuple[Floats, Floats, Callable[[Floats], Floats]]:
-    """The design matrix (columns, origins), the origins' log level, and what the model makes of the former."""
-    past = features.prepare(history, learned.basis, 0)
-    x, base = trees.design(past, origins, np.full((len(origins), 1), lead))
-    if isinstance(learned, trees.Learned):
-        return x[:, :, 0], base, learned.trees.predict
-    weights = ridge.between(learned, np.array([lead]))[0]
-    return x[:COLUMNS, :, 0], base, lambda columns: weights[:-1] @ columns + weights[-1]
 
 
 def tried(fitted: Fitted) -> tuple[Tried, ...]:
@@ -211,14 +213,15 @@ def coming(calendar: Calendar, fitted: Fitted, now: float) -> tuple[Coming, ...]
     """What the calendar has within two days, soonest first."""
     effects = fitted.effects
     found = []
-    for one in events.occasions(calendar, now, now + AHEAD_SECONDS):
+    for one in occasions(calendar, now, now + AHEAD_SECONDS):
         if one.end <= now:
             continue
         if one.weekday is None:
             learned = effects.events.get(one.kind)
-            body = None if learned is None else learned[events.PIECES[1]]
+            body = None if learned is None else learned[PIECES[1]]
         else:
-            body = effects.holidays.get(one.kind)
+            own = effects.holidays.get(one.kind)
+            body = None if own is None else own + effects.by_weekday[one.weekday]
         effect = None if body is None else float(np.exp(body.mean()))
         found.append(Coming(one.kind, one.begin, one.end, effects.seen.get(one.kind, 0), effect))
     return tuple(sorted(found, key=lambda one: one.begin)[:MOST_OCCASIONS])

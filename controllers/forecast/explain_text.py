@@ -26,7 +26,7 @@ def text(found: Explanation, made: Outlook, fitted: Fitted) -> str:
     days = fitted.history_seconds / 86_400
     lines = [
         f"{found.workload}: {fitted.model}, stage {fitted.stage.value}, learned from {days:.1f} days",
-        f"gate {gate_sentence(made, fitted)}",
+        *f"gate {gate_sentence(made, fitted)}".replace("; ", "\n     ").splitlines(),
         "",
         f"The week as it was, demand per second by hour ({found.time_zone})",
         *heat_map(found.profile),
