@@ -51,12 +51,16 @@ def heat_map(profile: Floats) -> list[str]:
     """A row a weekday, a column an hour; the heights go from 0 to the largest hour."""
     known = np.isfinite(profile)
     most = float(np.nanmax(profile)) if known.any() else 0.0
-    lines = ["     " + "".join(f"{hour:<6}" for hour in range(0, 24, 3)) + "  mean"]
+    lines = ["     " + "".join(f"{hour:<6}" for hour in range(0, 24, 3)) + "    mean"]
     for name, row in zip(DAYS, profile, strict=True):
         cells = "".join(2 * _block(value, most) for value in row.tolist())
-        mean = f"{float(np.nanmean(row)):.3g}" if np.isfinite(row).any() else "–"
-        lines.append(f"{name}  {cells}  {mean:>5}")
-    return [*lines, f"{'':5}{BLOCKS[0]} 0   {BLOCKS[-1]} {most:.3g} per second   {UNKNOWN} unknown"]
+        mean = _rate(float(np.nanmean(row))) if np.isfinite(row).any() else "–"
+        lines.append(f"{name}  {cells}  {mean:>6}")
+    return [*lines, f"{'':5}{BLOCKS[0]} 0   {BLOCKS[-1]} {_rate(most)} per second   {UNKNOWN} unknown"]
+
+
+def _rate(demand: float) -> str:
+    return f"{demand:,.0f}" if demand >= 1000 else f"{demand:.3g}"
 
 
 def _block(value: float, most: float) -> str:

@@ -129,7 +129,7 @@ def test_the_heat_map_goes_from_nothing_to_the_most_and_shows_what_is_unknown() 
     lines = heat_map(profile)
     assert lines[1].startswith("Mon  ▁▁▁▁▁▁▂▂")
     assert "██" in lines[1]
-    assert lines[2] == f"Tue  {'·' * 48}      –"
+    assert lines[2] == f"Tue  {'·' * 48}       –"
     assert len({len(line) for line in lines[1:8]}) == 1
     assert heat_map(np.zeros((7, 24)))[1].startswith("Mon  ▁▁")
 

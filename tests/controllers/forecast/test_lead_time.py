@@ -53,6 +53,9 @@ def test_a_fit_is_given_the_window_and_without_prometheus_the_configured_one(
         def collect(self, wait_seconds: float) -> dict[str, object]:
             return {}
 
+        def troubles(self) -> list[object]:
+            return []
+
     forecaster = Forecaster(config, source, Recorder())
     forecaster.step(Tick.starting(60.0))
 
