@@ -227,10 +227,14 @@ def walk(
     facts.cpu_seconds = time.process_time() - began
     if with_peers:
         for name, peer in peers.OTHERS.items():
-            if not peers.missing(peer):
-                began = time.process_time()
-                rows += peer_rows(trace, origins, name, peer)
-                facts.peer_seconds[name] = time.process_time() - began
+            if peers.missing(peer):
+                continue
+            began = time.process_time()
+            try:
+                rows += list(peer_rows(trace, origins, name, peer))
+            except Exception as error:  # a peer's own fault: it has no figures for this trace
+                say(f"{trace.name}: {name} failed: {type(error).__name__}: {error}")
+            facts.peer_seconds[name] = time.process_time() - began
     return rows, facts
 
 

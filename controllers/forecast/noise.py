@@ -20,6 +20,7 @@ MOST_TABLED = 100.0  # λ beyond which a normal distribution is as good
 WHOLE = 0.95  # share of whole numbers among the known values of a series of counts
 MIN_BINS = 12
 LEAST_DISPERSION = 0.5  # mean squared change relative to Poisson counts'; below, chance is not what moves them
+BURST_SECONDS = 900.0  # from one coarser bin to the next it is the demand that changes: Poisson's floor alone is sure
 MIN_KNOWN = 0.8  # of an hour's bins, for the hour to count
 
 
@@ -69,6 +70,8 @@ def dispersion(counts: Floats, step_seconds: float) -> float | None:
     square, twice = change[usable] ** 2, 2 * rate[1:][usable]
     if float(square.sum()) < LEAST_DISPERSION * float(twice.sum()):  # steadier than chance: a plan, a cap, a constant
         return None
+    if step_seconds > BURST_SECONDS:
+        return 1.0
     return max(1.0, float(np.median(square / twice)) / CHI_SQUARE_MEDIAN)
 
 

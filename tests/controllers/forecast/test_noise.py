@@ -46,6 +46,13 @@ def test_hours_have_a_lower_floor_than_their_bins_and_a_rising_demand_does_not_r
     assert of_steep < 1.2 * of_hours
 
 
+def test_what_changes_from_hour_to_hour_is_not_taken_for_chance() -> None:
+    swinging = RANDOM.poisson(4000 + 3900 * np.sin(2 * np.pi * np.arange(480) / 24)).astype(float)
+    floor = noise_floor(swinging, 3600.0)
+    assert floor is not None
+    assert floor < 0.02
+
+
 def test_gaps_change_little() -> None:
     counts = RANDOM.poisson(SMOOTH).astype(float)
     gappy = counts.copy()
