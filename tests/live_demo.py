@@ -24,7 +24,7 @@ from grafana.queries import Answer, Prometheus, Query, queries
 
 MARK = "TIDEWISE_DEMO_TEST"
 ROOT = Path(__file__).resolve().parents[1]
-MINUTES = 2.6  # long enough for a forecast of two minutes to come due, and for both failures to be mended
+MINUTES = 2.8  # long enough for a forecast of two minutes to come due, and for both failures to be mended
 ASK_BEFORE_END_SECONDS = 14.0
 ALL_SHOWN = "[^:]+:[^:]+:[^:]+|up|ALERTS|(tidewise|fleet|queue|host|service|database|cost)_.+"
 # The forecast's dashboard is asked about the shortest horizon: the others come due after the end.

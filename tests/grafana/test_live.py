@@ -50,6 +50,25 @@ def test_every_query_of_every_panel_has_series(live_demo: LiveDemo) -> None:
     assert silent == [], "\n".join(f"{one.dashboard} / {one.panel} / {one.letter}: {one.expr}" for one in silent)
 
 
+def test_the_forecast_and_what_it_is_worth_are_in_the_running_prometheus(live_demo: LiveDemo) -> None:
+    due = {"horizon_seconds": "120"}
+    for name, labels in (
+        ("workload:forecast_demand:value", due),
+        ("workload:forecast_demand:quantile", {**due, "quantile": "0.9"}),
+        ("workload:forecast_outcome:value", due),
+        ("workload:forecast_accuracy:ratio_1h", due),
+        ("workload:forecast_skill:ratio_1h", due),
+        ("workload:forecast_coverage:ratio_1h", {**due, "quantile": "0.9"}),
+        ("workload:forecast_peak_coverage:ratio_1h", {**due, "quantile": "0.9"}),
+        ("workload:forecast_window_peak:quantile", {"quantile": "0.9"}),
+        ("workload:forecast_noise_floor:ratio", {"mean_seconds": "60"}),
+        ("workload:forecast_gate:bool", {}),
+        ("tidewise_forecast_skill_ratio", {"window": "1d"}),
+        ("tidewise_forecast_skill_ratio", {"window": "7d"}),
+    ):
+        assert live_demo.now(name, **labels), f"{name} {labels}"
+
+
 def test_what_happened_is_marked_in_time(live_demo: LiveDemo) -> None:
     marked = {
         query.panel for query, answer in live_demo.answers.items() if query.what == "annotation" and answer.series
