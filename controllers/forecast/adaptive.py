@@ -1,8 +1,9 @@
-"""Calibration that follows what comes: of late larger errors widen a band, misses move the level it is asked for.
+"""Calibration that follows what comes: steady errors move a band, large ones widen it, misses move its level.
 
-Two things per row (see `bands`), both functions of outcomes that had come due and of nothing else:
+Three things per row (see `bands`), functions of outcomes that had come due and of nothing else:
 
-swing: the mean size of the last hours' residuals (half-life three hours) relative to the usual one, drawn towards 1.
+drift: the mean of the last hours' residuals (half-life three hours), where it is surely not chance.
+swing: the mean size of what that leaves of them, relative to the usual one.
 shift: adaptive conformal inference (Gibbs, Candès 2021). After every outcome the level at which a quantile is looked up
 moves by RATE × (missed - (1 - q)); here on the scale of log odds, where the tail beyond the largest residual goes on,
 so that a level never runs out.
@@ -17,24 +18,30 @@ from controllers.forecast.history import Floats, Ints
 
 TRACKED = np.array([0.1, 0.5, 0.9, 0.98])  # the quantiles whose misses are followed; between them, interpolated
 HALF_LIFE_SECONDS = 3 * 3600.0
-DOUBT = 12.0  # outcomes that the usual size is worth
+# A swing is believed to the half when the square of its logarithm is DOUBT times what chance makes of it, a drift when
+# its square is SURE times that, and hardly before: steady errors are the model's to mend, unless it does not.
+DOUBT, SURE = 3.0, 3.0
 MAX_SWING = 4.0
-RATE = 0.2
-RATES = RATE * (
-    TRACKED != 0.5
-)  # the median stays: it is a point forecast, and errors that go on are the models' matter
+RATE = 0.25
+RATES = RATE * (TRACKED != 0.5)  # the median stays: whether it holds half of the time, a point forecast need not know
 MOST = 4.0  # a shift is at most this: of the odds, a factor of 55
 GRID = np.linspace(-MOST, MOST, 161)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where the following has got to, `at` (Unix seconds). All but `at`: (rows,), and shifts (rows, TRACKED)."""
+    """Where the following has got to, `at` (Unix seconds)."""
 
     at: float
-    sizes: Floats  # sum of the sizes of residuals (1: usual), halved every HALF_LIFE_SECONDS
-    weights: Floats  # the same sum of ones
-    shifts: Floats
+    weights: Floats  # (rows,): outcomes that came due, halved every HALF_LIFE_SECONDS
+    sums: Floats  # (rows,): of their residuals, halved the same
+    signs: Floats  # (rows,): of the residuals again, each cut at the usual size
+    sizes: Floats  # (rows,): of the sizes of what the drift of their time had left of them
+    shifts: Floats  # (rows, TRACKED)
+
+    @property
+    def drift(self) -> Floats:
+        return drift(self.sums, self.signs, self.weights)
 
     @property
     def swing(self) -> Floats:
@@ -42,28 +49,50 @@ class State:
 
 
 def start(at: float, rows: int) -> State:
-    return State(at, np.zeros(rows), np.zeros(rows), np.zeros((rows, len(TRACKED))))
+    nothing = np.zeros(rows)
+    return State(at, nothing, nothing, nothing, nothing, np.zeros((rows, len(TRACKED))))
+
+
+def drift(sums: Floats, signs: Floats, weights: Floats) -> Floats:
+    """The mean residual of late (1: the usual size), as far as most lie on its side: one alone makes none."""
+    evidence = (signs**2 / (1.0 + weights)) ** 2
+    believed: Floats = sums / (1.0 + weights) * evidence / (evidence + SURE**2)
+    return believed
 
 
 def swing(sizes: Floats, weights: Floats) -> Floats:
-    held: Floats = np.clip((DOUBT + sizes) / (DOUBT + weights), 1 / MAX_SWING, MAX_SWING)
-    return held
+    """The mean size of residuals of late (1: the usual one), as far as it differs by more than chance."""
+    off = np.log((1.0 + sizes) / (1.0 + weights))
+    evidence = off**2 * (1.0 + weights)
+    believed: Floats = np.exp(np.clip(off * evidence / (evidence + DOUBT), -np.log(MAX_SWING), np.log(MAX_SWING)))
+    return believed
 
 
-def swings(state: State, made: Floats, reach: Floats, delays: Ints, sizes: Floats, now: float) -> tuple[Floats, State]:
-    """The swing at each of the evenly spaced times `made`, from outcomes that were known then: (times, rows).
+def swings(
+    state: State, made: Floats, reach: Floats, delays: Ints, sized: Floats, now: float
+) -> tuple[Floats, Floats, State]:
+    """Drift and swing at each of the evenly spaced times `made`, from outcomes known then: (times, rows) each.
 
-    `sizes` (times, rows): of the residuals (1: usual; NaN: unknown), known `reach` (rows,) seconds after `made`, by the
-    time that comes `delays` (rows,) later. Also the state at `now`, with all of them; its shifts stay.
+    `sized` (times, rows): residuals (1: of the usual size; NaN: unknown), known `reach` (rows,) seconds after `made`,
+    by the time that comes `delays` (rows,) later. Also the state at `now`, with all of them; its shifts stay.
     """
-    known = np.isfinite(sizes)
+    known = np.isfinite(sized)
     grown = np.exp2((made[:, None] + reach - now) / HALF_LIFE_SECONDS) * known
-    fresh = np.array([grown * np.where(known, sizes, 0.0), grown])
-    old = np.array([state.sizes, state.weights]) * np.exp2((state.at - now) / HALF_LIFE_SECONDS)
-    sums = np.concatenate((np.zeros((2, 1, len(reach))), np.cumsum(fresh, axis=1)), axis=1) + old[:, None, :]
+    old = np.exp2((state.at - now) / HALF_LIFE_SECONDS)
+    faded = np.exp2((now - made[:, None]) / HALF_LIFE_SECONDS)
     place = np.maximum(np.arange(1, len(made) + 1)[:, None] - delays, 0)
-    then = np.take_along_axis(sums, place[None], axis=1) * np.exp2((now - made[:, None]) / HALF_LIFE_SECONDS)
-    return swing(then[0], then[1]), State(now, sums[0, -1], sums[1, -1], state.shifts)
+
+    def summed(each: Floats, before: Floats) -> tuple[Floats, Floats]:
+        sums = np.concatenate((np.zeros((1, len(reach))), np.cumsum(grown * each, axis=0))) + before * old
+        return np.take_along_axis(sums, place, axis=0) * faded, sums[-1]
+
+    residuals = np.where(known, sized, 0.0)
+    weights, all_weights = summed(np.ones(residuals.shape), state.weights)
+    sums, all_sums = summed(residuals, state.sums)
+    signs, all_signs = summed(np.clip(residuals, -1.0, 1.0), state.signs)
+    drifts = drift(sums, signs, weights)
+    sizes, all_sizes = summed(np.abs(residuals - drifts), state.sizes)
+    return drifts, swing(sizes, weights), State(now, all_weights, all_sums, all_signs, all_sizes, state.shifts)
 
 
 def follow(state: State, residuals: Residuals, sized: Floats, delays: Ints) -> tuple[Floats, Floats]:

@@ -86,7 +86,7 @@ class Bands:
         """In units of the distance to the level that lies on the same side; (times, rows)."""
         middle, below, above = self.around(seen.tops, seen.means)
         off = seen.came - middle
-        sized: Floats = np.clip(off / np.where(off > 0, above, below), -FARTHEST, FARTHEST)
+        sized: Floats = off / np.maximum(np.where(off > 0, above, below), np.abs(off) / FARTHEST)
         return sized
 
 

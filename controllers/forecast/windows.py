@@ -7,7 +7,7 @@ all: where demand is zero half of the time, a quantile of all windows would fail
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -194,18 +194,19 @@ def quantiles(learned: Learned, state: State, tops: Floats, means: Floats, wante
     """
     middle, below, above = learned.bands.around(tops, means)
     z = adaptive.looked_up(learned.residuals, state.shifts, wanted)
-    scale = np.maximum(state.swing, widened)[:, None] * np.where(z > 0, above[:, None], below[:, None])
-    return np.maximum(np.maximum.accumulate(middle[:, None] + scale * z, axis=1), 0.0)
+    off = (learned.bands.usual * state.drift)[:, None] + _scale(learned, state, widened)[:, None] * z
+    found = middle[:, None] + off * np.where(off > 0, above[:, None], below[:, None])
+    return np.maximum(np.maximum.accumulate(found, axis=1), 0.0)
 
 
 def along(learned: Learned, state: State, path: Floats, wanted: Floats, widened: float) -> Floats:
     """Quantiles of each bin of the path, between what was learned at the horizons: (steps, wanted)."""
     rows = [row for row, window in enumerate(learned.windows) if window.kind == VALUE]
-    z = adaptive.looked_up(learned.residuals, state.shifts, wanted)[rows]
-    scale = np.maximum(state.swing, widened)[rows, None]
+    z = adaptive.looked_up(learned.residuals, state.shifts, wanted)
+    off = ((learned.bands.usual * state.drift)[:, None] + _scale(learned, state, widened)[:, None] * z)[rows]
     tops = np.repeat(path[:, None], len(learned.windows), axis=1)
     middle, below, above = (each[:, rows, None] for each in learned.bands.around(tops, tops))
-    found = np.maximum(middle + scale * z * np.where(z > 0, above, below), 0.0)
+    found = np.maximum(middle + off * np.where(off > 0, above, below), 0.0)
     known = np.log([learned.windows[row].last for row in rows])
     where = np.interp(np.log(np.arange(1, len(path) + 1)), known, np.arange(len(rows)))
     low = np.minimum(where.astype(np.int64), max(0, len(rows) - 2))
@@ -213,6 +214,10 @@ def along(learned: Learned, state: State, path: Floats, wanted: Floats, widened:
     high = np.minimum(low + 1, len(rows) - 1)
     between: Floats = (1 - share) * found[place, low] + share * found[place, high]
     return np.maximum.accumulate(between, axis=1)
+
+
+def _scale(learned: Learned, state: State, widened: float) -> Floats:
+    return learned.bands.usual * np.maximum(state.swing, widened)
 
 
 def coverage(windows: Sequence[Window], held: Floats) -> tuple[Coverage, ...]:
@@ -233,24 +238,27 @@ _Calibrated = tuple[Bands, Residuals, State]
 def _calibrated(windows: Sequence[Window], said: Seen, times: Floats, step: float) -> _Calibrated:
     found = bands.learn(said)
     nothing = adaptive.start(float(times[0]) if len(times) else 0.0, len(windows))
-    sized = found.residuals(said)
-    reach, delays = _due(windows, times, step)
-    swings, _ = adaptive.swings(
-        nothing, times, reach, delays, np.abs(sized) / found.usual, float(times[-1]) if len(times) else 0.0
-    )
-    return found, bands.sorted_residuals(np.where(_counted(windows, said), sized / swings, np.nan)), nothing
+    relative, _, _ = _relative(windows, found, nothing, said, times, float(times[-1]) if len(times) else 0.0, step)
+    return found, bands.sorted_residuals(relative), nothing
 
 
 def _followed(
     windows: Sequence[Window], known: _Calibrated, said: Seen, times: Floats, now: float, step: float
 ) -> tuple[State, Floats]:
     found, residuals, before = known
-    sized = found.residuals(said)
+    relative, state, delays = _relative(windows, found, before, said, times, now, step)
+    shifts, held = adaptive.follow(before, residuals, relative, delays)
+    return replace(state, shifts=shifts), held
+
+
+def _relative(
+    windows: Sequence[Window], found: Bands, before: State, said: Seen, times: Floats, now: float, step: float
+) -> tuple[Floats, State, Ints]:
+    """Residuals relative to the drift and swing of their time, NaN where they do not count; the state; delays."""
+    sized = found.residuals(said) / found.usual
     reach, delays = _due(windows, times, step)
-    swings, state = adaptive.swings(before, times, reach, delays, np.abs(sized) / found.usual, now)
-    counted = np.where(_counted(windows, said), sized / swings, np.nan)
-    shifts, held = adaptive.follow(before, residuals, counted, delays)
-    return State(state.at, state.sizes, state.weights, shifts), held
+    drifts, swings, state = adaptive.swings(before, times, reach, delays, sized, now)
+    return np.where(_counted(windows, said), (sized - drifts) / swings, np.nan), state, delays
 
 
 def _due(windows: Sequence[Window], times: Floats, step: float) -> tuple[Floats, Ints]:
