@@ -17,7 +17,7 @@ from controllers.forecast.models.days import Days, by_days, coarse, coarse_leads
 from controllers.forecast.models.deviation import Persistence
 from controllers.forecast.seasons import Phases, phase_factors, with_phases, without
 
-NEEDS_SECONDS = 1.25 * 86_400.0
+NEEDS_SECONDS = 0.5 * 86_400.0  # the backtest tells from when on it is good
 FITTED_SECONDS = 1800.0
 DAY_WAVES = 12
 WEEK_WAVES = 6  # of the week, and to either side of each of the first day waves

@@ -15,7 +15,7 @@ from controllers.forecast.models.days import by_days, coarse, coarse_paths, expo
 from controllers.forecast.models.weekdays import State, likeness, seasons, since
 from controllers.forecast.seasons import Phases, phase_factors, with_phases, without
 
-NEEDS_SECONDS = 86_400.0
+NEEDS_SECONDS = 0.5 * 86_400.0  # the backtest tells from when on it is good
 LEVEL_SHARES = (0.03, 0.08, 0.2, 0.5)  # alpha, per bin of five minutes
 SEASON_SHARE = 0.06  # gamma, per day
 MIXES = ((0.6, 0.3), (0.05, 0.02))  # how much days of the same kind, and others, count in a weekday's season

@@ -15,7 +15,7 @@ from controllers.forecast.models.deviation import Persistence
 from controllers.forecast.models.weekdays import Season, State, likeness, seasons, since
 from controllers.forecast.seasons import Phases, phase_factors, with_phases, without
 
-NEEDS_SECONDS = 1.25 * 86_400.0
+NEEDS_SECONDS = 0.5 * 86_400.0  # the backtest tells from when on it is good
 SHARE = 0.05  # of the past that a day's profile forgets
 MIXES = ((0.5, 0.2), (0.05, 0.02))  # how much days of the same kind, and others, count in a weekday's profile
 SCORED_DAYS = 14

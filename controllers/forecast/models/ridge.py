@@ -14,7 +14,7 @@ from controllers.forecast.features import Basis, Origins, Past, basis, columns, 
 from controllers.forecast.history import Bools, Floats, History, Ints
 from controllers.forecast.seasons import Phases, phase_factors, with_phases, without
 
-NEEDS_SECONDS = 1.25 * 86_400.0
+NEEDS_SECONDS = 0.5 * 86_400.0  # the backtest tells from when on it is good
 LEADS = (1, 2, 3, 5, 8, 12, 20, 30, 45, 60)  # an hour in bins of 5 and of 1 minutes among them; then half as much again
 NEAR = 1.25  # leads that are less apart share their coefficients
 ROWS = 2000  # enough for some thirty coefficients; more only cost time
