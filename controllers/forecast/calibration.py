@@ -1,4 +1,4 @@
-"""How far reality strays from a prediction: quantiles by split conformal prediction on scaled residuals.
+"""How far reality strays from one bin's prediction: what the gate may expect of a model. Quantiles: see `bands`.
 
 The scale s(p) = a·m + b·sqrt(m·p) + c·p, with m the usual level and a, b, c >= 0 fitted to the absolute residuals,
 holds a floor, counting noise and relative error at once; residuals divided by it are comparable at night and at noon,

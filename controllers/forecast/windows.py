@@ -42,7 +42,11 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Of the outcomes of one kind and horizon, the share at or below the quantile (0 … 1), and how many there were."""
+    """Of the outcomes of one kind and horizon, the share at or below the quantile (0 … 1), and how many there were.
+
+    Of zero peaks none are counted. `Outlook.coverage`, of the last day, becomes `tidewise_forecast_coverage_ratio`
+    {workload, kind, horizon_seconds, quantile}; `Fitted.ahead.coverage` is the backtest's.
+    """
 
     kind: str  # VALUE, PEAK, ARRIVALS or WINDOW
     horizon_seconds: int
