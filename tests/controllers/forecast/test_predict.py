@@ -154,6 +154,7 @@ def test_the_gate_opens_again_once_a_change_has_been_learned(make: SimpleNamespa
 STAGES = {
     "ten minutes": (10 / DAY, Stage.LAST_VALUE, "last_value"),
     "five hours": (5 / 24, Stage.LAST_VALUE, "last_value"),
+    "three quarters of a day": (0.75, Stage.CHEAP, None),
     "a day and a half": (1.5, Stage.CHEAP, None),
     "three days": (3.0, Stage.CHEAP, None),
 }
