@@ -27,7 +27,7 @@ COVERED = 0.5  # of the origins, at which a member has to have been tried
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """`learned` by member, and its weight at each lead (steps,); a member without one counts like the least proven."""
+    """`learned` and the weight at each lead (steps,), by member. No weights at all: everybody says the same."""
 
     learned: Mapping[str, Any]
     weights: Mapping[str, Floats] = field(default_factory=dict)
