@@ -20,7 +20,8 @@ from controllers.forecast.history import DAY_SECONDS, Bools, Floats, History, In
 
 VALUE, PEAK, ARRIVALS, WINDOW = "value", "peak", "arrivals", "window"
 HELD_OUT = 0.4  # of the backtest's end, for coverage that the bands did not see
-MOST_TIMES = 100  # since the fit: more are followed at a wider spacing
+FOLLOWED_SECONDS = 3600.0  # between forecasts whose outcomes are followed since the fit
+MOST_TIMES = 100  # of them: an older fit is followed at a wider spacing
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +159,11 @@ def follow(learned: Learned, history: History, origins: Ints, paths: Floats) -> 
 
 
 def since(learned: Learned, history: History) -> Ints:
-    """Origins from the fit until now at which forecasts are looked back at: of the backtest's own row of them."""
+    """Origins from the fit until now at which forecasts are looked back at: full hours, so that few windows overlap."""
     step, newest = history.step_seconds, len(history.values) - 1
-    every = learned.every
+    every = max(1, round(FOLLOWED_SECONDS / step))
     begin = max(0, math.ceil((learned.state.at - history.start) / step - 1e-6))
-    if every < 1 or begin >= newest:
+    if learned.every < 1 or begin >= newest:
         return np.empty(0, dtype=np.int64)
     every *= max(1, -(-(newest - begin) // (every * MOST_TIMES)))
     anchor = round(history.start / step)

@@ -106,40 +106,27 @@ def changed(values: Floats, at: int, kind: str) -> Floats:
     return np.concatenate((values[:at], new))
 
 
-AGAIN = {  # what the model never learns; from when on (hours later) the quantiles that it breaks hold again
-    "half as much again": (0.9, 4),
-    "a third less": (0.1, 4),
-    "errors two and a half times as large": (0.9, 12),
+AGAIN = {  # of what neither model nor fit learn: which quantile breaks, and the share in which it holds again
+    "half as much again": (0.9, 0.82),
+    "a third less": (0.1, 0.18),
+    "errors two and a half times as large": (0.9, 0.75),  # new fits, hourly in service, do the rest
 }
 
 
 @pytest.mark.parametrize("kind", AGAIN)
 def test_a_quantile_that_a_change_breaks_holds_again_within_hours(kind: str) -> None:
-    q, hours = AGAIN[kind]
-    at, shares_held = LEARNED_DAYS * DAY, []
+    q, limit = AGAIN[kind]
+    at, following, staying = LEARNED_DAYS * DAY, [], []
     for seed in (2, 3):
         history = plain(LEARNED_DAYS + 3, seed)
         history = replace(history, values=changed(history.values, at, kind))
         learned = learn(history.first(at), foreseen(week()), week())
-        counts = range(at + hours * HOUR, at + (hours + 36) * HOUR, 4)
-        shares_held.append(shares(learned, history, "day", counts)[PEAK, 900, q])
-    after = float(np.mean(shares_held))
-    assert after >= q - 0.08 if q > 0.5 else after <= q + 0.08
-
-
-def test_without_following_a_change_would_not_be_covered() -> None:
-    """The test above can fail: the same bands, held at the fit."""
-    at = LEARNED_DAYS * DAY
-    history = plain(LEARNED_DAYS + 2, seed=2)
-    values = changed(history.values, at, "half as much again")
-    learned = learn(history.first(at), foreseen(week()), week())
-    row = next(i for i, each in enumerate(learned.windows) if (each.kind, each.seconds) == (PEAK, 900))
-    held = []
-    for count in range(at + 8 * HOUR, at + 40 * HOUR, 5):
-        tops, means = windows.newest(learned, foreseen(np.array([count - 1]))[0], 0.0, STEP)
-        band = windows.quantiles(learned, learned.state, tops, means, np.array([0.9]), 0.0)[row, 0]
-        held.append(values[count : count + 3].max() <= band)
-    assert np.mean(held) < 0.5
+        counts = range(at + 8 * HOUR, at + 44 * HOUR, 5)
+        following.append(shares(learned, history, "day", counts)[PEAK, 900, q])
+        still = replace(learned, every=0)  # nothing is looked back at
+        staying.append(shares(still, history, "day", counts)[PEAK, 900, q])
+    after, without = float(np.mean(following)), float(np.mean(staying))
+    assert after >= limit > without if q > 0.5 else after <= limit < without
 
 
 def test_a_lagging_model_is_covered_too() -> None:
@@ -220,8 +207,9 @@ def test_following_is_a_function_of_history_fit_and_now() -> None:
     learned = learn(history.first(at), foreseen(week()), week())
     known = history.first(at + 6 * HOUR)
     behind = windows.since(learned, known)
-    assert np.diff(behind).tolist() == [EVERY] * (len(behind) - 1)
+    assert np.diff(behind).tolist() == [HOUR] * (len(behind) - 1)
     assert behind[0] >= at - 1
+    assert ((BEGIN + STEP * behind) % 3600 == 0).all()
     one, other = (windows.follow(learned, known, behind, foreseen(behind)) for _ in range(2))
     assert one[1] == other[1]
     np.testing.assert_array_equal(one[0].shifts, other[0].shifts)
@@ -251,7 +239,7 @@ def test_coverage_is_told_for_every_kind_horizon_and_quantile() -> None:
         assert {(each.kind, each.horizon_seconds, each.quantile) for each in found} == wanted
         for each in found:
             assert each.ratio == pytest.approx(each.quantile, abs=0.2)
-    assert all(38 <= each.outcomes <= DAY // EVERY + 1 for each in lately)  # one day's
+    assert all(30 <= each.outcomes <= DAY // EVERY + 1 for each in lately)  # one day's
 
 
 def test_what_was_cut_off_is_no_evidence_of_less() -> None:
