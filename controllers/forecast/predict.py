@@ -31,8 +31,6 @@ from controllers.forecast.selection import (
 from controllers.forecast.skill import UNKNOWN_SKILL, Skill
 from controllers.forecast.windows import Coverage
 
-USUAL_SWING = 2.5  # an hour's errors may be this much above the usual before the bands grow at once
-MAX_WIDENING = 4.0
 MAX_RISE = 3.0  # a path stays below this many times the highest demand seen
 
 
@@ -100,12 +98,9 @@ def outlook(
     live = judge(known, fitted, origins, paths[:-1], naives, actual, censored)
     skill = skill_of(known, fitted, origins, paths[:-1], naives)
     gate = gate_of(fitted, live, skill, gate_was_open)
-    # at once after a shock; what lasts, and calm, the swing of each window tells as its outcomes come due
-    shock = 0.0 if live is None else min(live.surprise / USUAL_SWING, MAX_WIDENING)
-    least = shock if shock > 1 else 0.0
     state, coverage = ahead.follow(fitted.ahead, known, behind, every[: len(behind)])
     shown = sorted(quantiles)
-    horizons, window = horizons_of(path, fitted, state, age, shown, least, limit)
+    horizons, window = horizons_of(path, fitted, state, age, shown, limit)
     made = Forecast(
         made_at=now,
         valid_until=now + valid_seconds,
@@ -119,10 +114,10 @@ def outlook(
         gate=gate,
         live=live,
         path=floors.lifted_path(
-            whole_path(path, fitted, state, known.end, now, shown, least, limit), known.step_seconds, calendar
+            whole_path(path, fitted, state, known.end, now, shown, limit), known.step_seconds, calendar
         ),
         data_age_seconds=age,
-        widened=max(least, float(state.swing[0])),
+        widened=float(state.swing[0]),
         skill=skill,
         coverage=coverage,
     )
@@ -142,13 +137,13 @@ def asked(fitted: Fitted, plain: History, calendar: Calendar, at: Ints) -> dict[
 
 
 def horizons_of(
-    path: Floats, fitted: Fitted, state: State, age: float, quantiles: list[float], least: float, limit: float
+    path: Floats, fitted: Fitted, state: State, age: float, quantiles: list[float], limit: float
 ) -> tuple[tuple[Horizon, ...], DecisionWindow | None]:
     """`age`: seconds between the end of the newest bin and the forecast. Longer windows never have smaller peaks."""
     learned, step = fitted.ahead, fitted.step_seconds
     tops, means = ahead.newest(learned, path, age, step)
     wanted = sorted({*quantiles, 0.5})
-    found = np.minimum(ahead.quantiles(learned, state, tops, means, np.array(wanted), least), limit)
+    found = np.minimum(ahead.quantiles(learned, state, tops, means, np.array(wanted)), limit)
     answers = {
         (window.kind, window.seconds): dict(zip(wanted, row, strict=True))
         for window, row in zip(learned.windows, found.tolist(), strict=True)
@@ -180,11 +175,10 @@ def whole_path(
     end: float,
     now: float,
     quantiles: list[float],
-    least: float,
     limit: float,
 ) -> tuple[tuple[float, float, dict[float, float]], ...]:
     last = now + max(fitted.horizons)
-    bands = np.minimum(ahead.along(fitted.ahead, state, path, np.array(quantiles), least), limit)
+    bands = np.minimum(ahead.along(fitted.ahead, state, path, np.array(quantiles)), limit)
     rows = []
     for place, value in enumerate(path):
         at = end + (place + 1) * fitted.step_seconds

@@ -192,23 +192,20 @@ def newest(learned: Learned, path: Floats, age: float, step: float) -> tuple[Flo
     return np.array(tops), np.array(means)
 
 
-def quantiles(learned: Learned, state: State, tops: Floats, means: Floats, wanted: Floats, widened: float) -> Floats:
-    """(windows, wanted), >= 0 and ascending in `wanted`. `tops`, `means` (windows,): of the newest path.
-
-    `widened`: at least this factor on the bands; 0: as they are.
-    """
+def quantiles(learned: Learned, state: State, tops: Floats, means: Floats, wanted: Floats) -> Floats:
+    """(windows, wanted), >= 0 and ascending in `wanted`. `tops`, `means` (windows,): of the newest path."""
     middle, below, above = learned.bands.around(tops, means)
     z = adaptive.looked_up(learned.residuals, state.shifts, wanted)
-    off = (learned.bands.usual * state.drift)[:, None] + _scale(learned, state, widened)[:, None] * z
+    off = (learned.bands.usual * state.drift)[:, None] + (learned.bands.usual * state.swing)[:, None] * z
     found = middle[:, None] + off * np.where(off > 0, above[:, None], below[:, None])
     return np.maximum(np.maximum.accumulate(found, axis=1), 0.0)
 
 
-def along(learned: Learned, state: State, path: Floats, wanted: Floats, widened: float) -> Floats:
+def along(learned: Learned, state: State, path: Floats, wanted: Floats) -> Floats:
     """Quantiles of each bin of the path, between what was learned at the horizons: (steps, wanted)."""
     rows = [row for row, window in enumerate(learned.windows) if window.kind == VALUE]
     z = adaptive.looked_up(learned.residuals, state.shifts, wanted)
-    off = ((learned.bands.usual * state.drift)[:, None] + _scale(learned, state, widened)[:, None] * z)[rows]
+    off = ((learned.bands.usual * state.drift)[:, None] + (learned.bands.usual * state.swing)[:, None] * z)[rows]
     tops = np.repeat(path[:, None], len(learned.windows), axis=1)
     middle, below, above = (each[:, rows, None] for each in learned.bands.around(tops, tops))
     found = np.maximum(middle + off * np.where(off > 0, above, below), 0.0)
@@ -219,10 +216,6 @@ def along(learned: Learned, state: State, path: Floats, wanted: Floats, widened:
     high = np.minimum(low + 1, len(rows) - 1)
     between: Floats = (1 - share) * found[place, low] + share * found[place, high]
     return np.maximum.accumulate(between, axis=1)
-
-
-def _scale(learned: Learned, state: State, widened: float) -> Floats:
-    return learned.bands.usual * np.maximum(state.swing, widened)
 
 
 def coverage(windows: Sequence[Window], held: Floats) -> tuple[Coverage, ...]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from controllers.domain import Forecast
 from controllers.forecast.almanac import Calendar
-from controllers.forecast.history import Floats, History, Refusal, Why
+from controllers.forecast.history import Floats, History, Ints, Refusal, Why
 from controllers.forecast.models import MODELS, Model, last_value
 from controllers.forecast.predict import Gate, forecast, outlook
 from controllers.forecast.selection import Fitted, Stage, select
@@ -40,7 +40,7 @@ def test_the_model_is_chosen_by_backtest(fitted: Fitted) -> None:
 
 
 def test_a_toy_model_is_one_line_and_is_chosen_when_it_is_best(fortnight: History, make: SimpleNamespace) -> None:
-    def told(learned: None, history: History, origins: Floats, steps: int) -> Floats:
+    def told(learned: None, history: History, origins: Ints, steps: int) -> Floats:
         rates: Floats = make.daily((origins[:, None] + 1 + np.arange(1, steps + 1)).astype(float))
         return rates
 
@@ -137,7 +137,6 @@ def test_the_gate_closes_within_half_an_hour_of_a_change(
         gates[minutes], was = made.gate, made.forecast.gate_open
     assert all(gate is Gate.OPEN for minutes, gate in gates.items() if minutes <= 0)
     assert gates[30] is Gate.DEGRADED
-    assert made.widened > 1
 
 
 def test_the_gate_opens_again_once_a_change_has_been_learned(make: SimpleNamespace) -> None:

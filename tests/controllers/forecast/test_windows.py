@@ -75,7 +75,7 @@ def shares(
         newest = np.array([count - 1])
         path = (foreseen(newest) if model == "day" else level(known, newest))[0]
         tops, means = windows.newest(learned, path, 0.0, STEP)
-        bands = windows.quantiles(learned, state, tops, means, TRACKED, 0.0)
+        bands = windows.quantiles(learned, state, tops, means, TRACKED)
         for window, row in zip(learned.windows, bands, strict=True):
             part = history.values[count - 1 + window.first : count + window.last]
             came = part.max() if window.reading == "peak" else part.mean()
@@ -146,7 +146,7 @@ def test_peaks_of_sparse_demand_hold_where_there_is_any() -> None:
     held = []
     for count in range(LEARNED_DAYS * DAY, len(rates) - STEPS, 3):
         tops, means = windows.newest(learned, rates[count : count + STEPS], 0.0, STEP)
-        found = windows.quantiles(learned, learned.state, tops, means, TRACKED, 0.0)
+        found = windows.quantiles(learned, learned.state, tops, means, TRACKED)
         assert (found >= 0).all()
         if (peak := history.values[count : count + 3].max()) > 0:
             held.append(peak <= found[row, 2])
@@ -160,7 +160,7 @@ def test_the_middle_of_arrivals_is_that_of_what_comes_and_not_of_the_path() -> N
     medians = np.ones((len(week()), STEPS))
     learned = learn(history.first(LEARNED_DAYS * DAY), medians, week())
     row = next(i for i, each in enumerate(learned.windows) if (each.kind, each.seconds) == (ARRIVALS, 3600))
-    middle = windows.quantiles(learned, learned.state, *windows.newest(learned, medians[0], 0.0, STEP), TRACKED, 0.0)
+    middle = windows.quantiles(learned, learned.state, *windows.newest(learned, medians[0], 0.0, STEP), TRACKED)
     sums = history.values[: 9 * DAY // HOUR * HOUR].reshape(-1, HOUR).mean(axis=1)
     assert middle[row, 1] == pytest.approx(np.median(sums), rel=0.06)
     assert np.median(sums) > 1.4
@@ -252,9 +252,7 @@ def test_what_was_cut_off_is_no_evidence_of_less() -> None:
     bands = []
     for each in (capped, blind):
         learned = learn(each, foreseen(week()), week())
-        found = windows.quantiles(
-            learned, learned.state, *windows.newest(learned, evening, 0.0, STEP), np.array([0.5]), 0.0
-        )
+        found = windows.quantiles(learned, learned.state, *windows.newest(learned, evening, 0.0, STEP), np.array([0.5]))
         bands.append(found[2, 0])
     assert bands[0] > 14.0
     assert bands[1] < 13.3
@@ -266,7 +264,7 @@ def test_without_a_backtest_bands_are_wide_on_purpose(known: int) -> None:
     origins = np.arange(20, 20 + known, dtype=np.int64)
     learned = windows.learn(history, origins, foreseen(origins), HORIZONS, None, shift=0, every=max(known, 0))
     found = windows.quantiles(
-        learned, learned.state, *windows.newest(learned, np.full(STEPS, 10.0), 0.0, STEP), TRACKED, 0.0
+        learned, learned.state, *windows.newest(learned, np.full(STEPS, 10.0), 0.0, STEP), TRACKED
     )
     assert (found[:, 0] < 3).all()
     assert (found[:, 2] > 17).all()
@@ -286,8 +284,8 @@ def test_quantiles_are_ordered_finite_and_never_negative(found: list[float], pat
     learned = windows.learn(history, origins, said, HORIZONS, (100.0, 700.0), shift=0, every=1)
     tops, means = windows.newest(learned, np.array(path), age, STEP)
     wanted = np.array([0.01, 0.1, 0.5, 0.9, 0.98, 0.999])
-    bands = windows.quantiles(learned, learned.state, tops, means, wanted, 0.0)
-    along = windows.along(learned, learned.state, np.array(path), wanted, 0.0)
+    bands = windows.quantiles(learned, learned.state, tops, means, wanted)
+    along = windows.along(learned, learned.state, np.array(path), wanted)
     for each in (bands, along):
         assert np.isfinite(each).all()
         assert (each >= 0).all()
