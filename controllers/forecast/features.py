@@ -6,6 +6,7 @@ every origin and every lead, and a backtest sees exactly what a live forecast wo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -57,6 +58,16 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True)
+class Grid:
+    """Earlier days, one below the other, at the local times of day of some bins. See `grid`."""
+
+    low: int  # the first local time
+    back: int  # days before that
+    then: Ints  # (days, times): the bins
+    weights: Floats  # (2, days, times): of busy and of quiet days
+
+
+@dataclass(frozen=True, slots=True)
 class Targets:
     """The A side: what coming bins should be like. `logs` (profiles and lags, bins), `plain` (2, bins) per second."""
 
@@ -83,6 +94,14 @@ class Origins:
 
 
 def basis(history: History, time_zone: str) -> Basis:
+    """Several models ask this of one history, one after the other, so the last answers are remembered."""
+    return _basis(history.start, history.step_seconds, history.values.tobytes(), time_zone)
+
+
+@lru_cache(maxsize=4)
+def _basis(start: float, step_seconds: float, content: bytes, time_zone: str) -> Basis:
+    values = np.frombuffer(content)
+    history = History(start, step_seconds, values, np.zeros(len(values), dtype=np.bool_))
     recent = history.values[-14 * history.steps_per_day :]
     highest = ceiling(history.values)
     known = np.minimum(recent[np.isfinite(recent)], highest)
@@ -183,8 +202,12 @@ def first_hour(past: Past, lead: int) -> int:
     return -(-lead // bins(3600.0, past.step_seconds))
 
 
-def targets(past: Past, first: int, end: int, leads: Sequence[int]) -> Views:
-    """What the bins first..end - 1 should be like, seen from each of `leads` (bins) before them."""
+def targets(past: Past, first: int, end: int, leads: Sequence[int], days: Grid | None = None) -> Views:
+    """What the bins first..end - 1 should be like, seen from each of `leads` (bins) before them.
+
+    `days`: a grid that covers them, if there is one.
+    """
+    days = days or grid(past, first, end)
     at = np.arange(first, end)
     centred = [(size, size // 2) for size in (bins(seconds, past.step_seconds) for seconds in WIDTH_SECONDS)]
     by_day: dict[int, tuple[Floats, Floats]] = {}
@@ -196,10 +219,9 @@ def targets(past: Past, first: int, end: int, leads: Sequence[int]) -> Views:
             continue
         if day not in by_day:
             logs = np.empty((SHAPES + len(LAG_DAYS), len(at)))
-            np.log(profiles(past, past.shape_sums, past.shape_seen, at, centred, day), out=logs[:SHAPES])
-            for row, days in enumerate(LAG_DAYS):
-                logs[SHAPES + row] = lag(past, at, max(days, day))
-            of_all_days = profiles(past, past.sums, past.seen, at, [centred[0], centred[QUARTER]], day)[:2]
+            shapes, of_all_days = profiles(past, days, at, day, centred, [centred[0], centred[QUARTER]])
+            np.log(shapes, out=logs[:SHAPES])
+            logs[SHAPES:] = lags(past, at, day)
             by_day[day] = logs, of_all_days
         if hour not in by_hour:
             by_hour[hour] = hours(past, first, end, hour)
@@ -207,25 +229,24 @@ def targets(past: Past, first: int, end: int, leads: Sequence[int]) -> Views:
     return Views(first, views)
 
 
-def lag(past: Past, at: Ints, days: int) -> Floats:
+def lags(past: Past, at: Ints, nearest_day: int) -> Floats:
     size = bins(LAG_WIDTH_SECONDS, past.step_seconds)
-    mean, known = window(past.sums, past.seen, same_time(past.offsets, past.day, at, days), size, size // 2)
+    before = same_time(past.offsets, past.day, at, np.maximum(LAG_DAYS, nearest_day)[:, None])
+    mean, known = window(past.sums, past.seen, before, size, size // 2)
     logs: Floats = np.log(np.where(known, mean + past.basis.level_offset, np.nan))
     return logs
 
 
-def origins(past: Past, at: Ints) -> Origins:
+def origins(past: Past, at: Ints, days: Grid | None = None) -> Origins:
+    """`days`: a grid that covers them, if there is one."""
+    days = days or grid(past, int(at.min()), int(at.max()) + 1)
     hour, ten = (bins(LEVEL_SECONDS[place], past.step_seconds) for place in (HOUR, TEN))
-    levels = [log_level(past, at, seconds) for seconds in LEVEL_SECONDS]
+    levels = list(log_levels(past, at, LEVEL_SECONDS))
     base, day = levels[HOUR], levels[DAY]
-    here, here_ten, here_kind, _ = np.log(
-        profiles(past, past.shape_sums, past.shape_seen, at, [(hour, 0), (ten, 0)], 1)
-    )
-    growth = []
-    for days in LAG_DAYS:
-        before = same_time(past.offsets, past.day, at, days)
-        level = log_level(past, np.maximum(before, 0), LEVEL_SECONDS[HOUR])
-        growth.append(np.where(before >= 0, level, np.nan))
+    shapes, plain = profiles(past, days, at, 1, [(hour, 0), (ten, 0)], [(hour, 0)])
+    here, here_ten, here_kind, _ = np.log(shapes)
+    before = same_time(past.offsets, past.day, at, np.array(LAG_DAYS)[:, None])
+    growth = np.where(before >= 0, log_level(past, np.maximum(before, 0), LEVEL_SECONDS[HOUR]), np.nan)
     logs = [
         *[here] * len(WIDTH_SECONDS),
         *[here_kind] * len(WIDTH_SECONDS),
@@ -240,8 +261,7 @@ def origins(past: Past, at: Ints) -> Origins:
         growth[0] - base,
         growth[2] - base,
     ]
-    plain = profiles(past, past.sums, past.seen, at, [(hour, 0)], 1)[0]
-    return Origins(np.array(logs), plain, base)
+    return Origins(np.array(logs), plain[0], base)
 
 
 def level_shifts() -> Floats:
@@ -295,44 +315,66 @@ def columns(target: Targets, origin: Origins, place: Ints, least_known: float = 
     return whole
 
 
-def profiles(
-    past: Past, sums: Floats, seen: Ints, at: Ints, windows: Sequence[tuple[int, int]], nearest_day: int
-) -> Floats:
-    """Weighted mean of the same local time on earlier days (2 * windows, bins): of all days, then of the same kind.
-
-    `windows`: (bins, how many of them lie after the time itself). NaN where no day is known. A day after the other, for
-    all times of day at once: what is weighed on a day is what was weighed on the day before and that day, decayed.
-    """
-    by_clock = local(past, at)
-    low, high, day = int(by_clock.min()), int(by_clock.max()), past.day
+def grid(past: Past, first: int, end: int) -> Grid:
+    """For profiles of the bins first..end - 1."""
+    by_clock, day = local(past, np.arange(first, end)), past.day
+    low, high = int(by_clock.min()), int(by_clock.max())
     width = min(day, high - low + 1)
     back = max(0, -(-(low - int(past.offsets[0])) // day))
-    rows = back + (high - low) // day + 1
-    cells = (low - back * day) + np.arange(rows - 1)[:, None] * day + np.arange(width)
+    row = np.arange(back + (high - low) // day)[:, None]
+    cells = (low - back * day) + row * day + np.arange(width)
+    # days gain weight instead of losing it: a mean is the same, and running sums do
+    weight: Floats = PROFILE_DECAY ** -row.astype(np.float64)
     kind = quiet(past, cells)
-    then = bins_at(past, cells)
-    row = back + (by_clock - low) // day - (nearest_day - 1)
-    cell = np.maximum(row, 0) * width + (by_clock - low) % day
-    early = row < 0
-    mine = quiet(past, by_clock)
+    return Grid(low, back, bins_at(past, cells), np.stack([weight * ~kind, weight * kind]))
+
+
+def profiles(
+    past: Past,
+    days: Grid,
+    at: Ints,
+    nearest_day: int,
+    of_shape: Sequence[tuple[int, int]],
+    plain: Sequence[tuple[int, int]],
+) -> tuple[Floats, Floats]:
+    """Weighted means of the same local time on earlier days; NaN where no day is known.
+
+    Windows are (bins, how many of them lie after the time itself). `of_shape` (2 * windows, bins): relative to the day,
+    of all days, then of days of the same kind. `plain` (windows, bins): of demand, of all days.
+    """
+    by_clock = local(past, at)
+    rows, width = len(days.then) + 1, days.then.shape[1]
+    row = days.back + (by_clock - days.low) // past.day - (nearest_day - 1)
+    cell = np.maximum(row, 0) * width + (by_clock - days.low) % past.day
     dense = bool((np.diff(cell) == 1).all())
-    means = np.full((2 * len(windows), len(at)), np.nan)
+    mine, later = quiet(past, by_clock), row >= 0
+    shapes = np.full((2 * len(of_shape), len(at)), np.nan)
+    demand = np.full((len(plain), len(at)), np.nan)
     together = max(1, CELLS // (rows * width))  # small pieces stay in the processor's cache
-    for first in range(0, len(windows), together):
-        some = windows[first : first + together]
-        weighed = np.zeros((2, 2, len(some), rows, width))  # sum and weight; busy and quiet days
-        for place, (size, ahead) in enumerate(some):
-            for value, part in enumerate(window(sums, seen, then, size, ahead)):
-                np.multiply(part, kind, out=weighed[value, 1, place, 1:])
-                np.multiply(part, ~kind, out=weighed[value, 0, place, 1:])
-        for day_row in range(2, rows):
-            weighed[..., day_row, :] += PROFILE_DECAY * weighed[..., day_row - 1, :]
-        flat = weighed.reshape(2, 2, len(some), -1)
-        found = flat[..., cell[0] : cell[-1] + 1] if dense else flat.take(cell, axis=3)
-        of_kind = np.where(mine, found[:, 1], found[:, 0])
-        for begin, (total, weight) in ((first, found.sum(axis=1)), (len(windows) + first, of_kind)):
-            np.divide(total, weight, out=means[begin : begin + len(some)], where=(weight > 0) & ~early)
-    return means
+
+    def weighed(sums: Floats, seen: Ints, windows: Sequence[tuple[int, int]], weights: Floats) -> Floats:
+        """Sum and weight (2, kinds, windows, bins)."""
+        size, ahead = np.array(windows).T[:, :, None, None]
+        parts = window(sums, seen, days.then, size, ahead)
+        found = np.zeros((2, len(weights), len(windows), rows, width))
+        for part, out in zip(parts, found, strict=True):
+            np.add.accumulate(np.multiply(part, weights[:, None]), axis=2, out=out[:, :, 1:])
+        flat = found.reshape(2, len(weights), len(windows), -1)
+        return flat[..., cell[0] : cell[-1] + 1] if dense else flat.take(cell, axis=3)
+
+    def divided(part: Floats, out: Floats) -> None:
+        np.divide(part[0], part[1], out=out, where=(part[1] > 0) & later)
+
+    for first in range(0, len(of_shape), together):
+        some = of_shape[first : first + together]
+        found = weighed(past.shape_sums, past.shape_seen, some, days.weights)
+        divided(found.sum(axis=1), shapes[first : first + len(some)])
+        divided(np.where(mine, found[:, 1], found[:, 0]), shapes[len(of_shape) + first :][: len(some)])
+    for first in range(0, len(plain), together):
+        some = plain[first : first + together]
+        found = weighed(past.sums, past.seen, some, days.weights.sum(axis=0)[None])
+        divided(found[:, 0], demand[first : first + len(some)])
+    return shapes, demand
 
 
 def bins_at(past: Past, by_clock: Ints) -> Ints:
@@ -374,17 +416,17 @@ def same_time(offsets: Ints, day: int, at: Ints, days: int | Ints) -> Ints:
     return earlier
 
 
-def window(sums: Floats, seen: Ints, at: Ints, size: int, ahead: int) -> tuple[Floats, Bools]:
+def window(sums: Floats, seen: Ints, at: Ints, size: int | Ints, ahead: int | Ints) -> tuple[Floats, Bools]:
     """Mean of the known among `size` bins, the newest `ahead` after `at` (0: none known), and where there is one."""
     high = at + (ahead + 1)
     low = high - size
     count = seen.take(high, mode="clip") - seen.take(low, mode="clip")
     known = (count > 0) & (at >= 0)
     total = sums.take(high, mode="clip") - sums.take(low, mode="clip")
-    return np.divide(total, count, out=np.zeros(at.shape), where=known), known
+    return np.divide(total, count, out=np.zeros(count.shape), where=known), known
 
 
-def level(sums: Floats, seen: Ints, newest: Ints, at: Ints, size: int) -> Floats:
+def level(sums: Floats, seen: Ints, newest: Ints, at: Ints, size: int | Ints) -> Floats:
     """Mean of the `size` bins that end at each of `at`, or at the newest known bin before it; 0 before the first."""
     mean, known = window(sums, seen, at, size, 0)
     if known.all():
@@ -408,6 +450,13 @@ def every_level(sums: Floats, seen: Ints, newest: Ints, size: int) -> Floats:
 def log_level(past: Past, at: Ints, seconds: float) -> Floats:
     mean = level(past.sums, past.seen, past.newest, at, bins(seconds, past.step_seconds))
     logs: Floats = np.log(mean + past.basis.level_offset)
+    return logs
+
+
+def log_levels(past: Past, at: Ints, seconds: Sequence[float]) -> Floats:
+    """`log_level` of several trailing means: (seconds, at)."""
+    sizes = np.array([bins(each, past.step_seconds) for each in seconds])[:, None]
+    logs: Floats = np.log(level(past.sums, past.seen, past.newest, at, sizes) + past.basis.level_offset)
     return logs
 
 

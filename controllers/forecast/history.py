@@ -145,8 +145,12 @@ def bin_ends(times: Floats, step_seconds: float) -> Ints:
     return np.ceil((times - 1e-3) / step_seconds).astype(np.int64)
 
 
+@lru_cache(maxsize=16)  # the models of a workload ask for the same
 def utc_offsets(start: float, step_seconds: float, count: int, time_zone: str) -> Ints:
-    """How many bins local time is ahead of UTC at each of `count` bins: what keeps 9:00 at 9:00 over a clock change."""
+    """How many bins local time is ahead of UTC at each of `count` bins: what keeps 9:00 at 9:00 over a clock change.
+
+    Read only.
+    """
     first, last = int(start // DAY_SECONDS), int((start + count * step_seconds) // DAY_SECONDS)
     midnights = [day * DAY_SECONDS for day in range(first, last + 2)]
     edges = np.clip(np.ceil((np.array(midnights) - start) / step_seconds - 1e-6), 0, count).astype(np.int64)
@@ -157,6 +161,7 @@ def utc_offsets(start: float, step_seconds: float, count: int, time_zone: str) -
             for place in range(int(edges[day]), int(edges[day + 1])):
                 at = (start + place * step_seconds) // 1800 * 1800
                 offsets[place] = round(offset_seconds(time_zone, at) / step_seconds)
+    offsets.flags.writeable = False
     return offsets
 
 

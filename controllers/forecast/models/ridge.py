@@ -46,8 +46,9 @@ def fit(history: History, time_zone: str, steps: int) -> Learned:
     past = prepare(without(history, phases, fixed.level_offset), fixed, 0)
     leads = regressed_leads(steps)
     every, importance = drawn(past)
-    starts = features.origins(past, every)
-    views = features.targets(past, int(every[0]) + 1, past.count, leads.tolist())
+    days = features.grid(past, int(every[0]), past.count)
+    starts = features.origins(past, every, days)
+    views = features.targets(past, int(every[0]) + 1, past.count, leads.tolist(), days)
     log_values = np.log(past.values + fixed.level_offset)
     firmness = PENALTY * max(1.0, (FULL_DAYS / (past.count / past.day)) ** 2)
     weights: list[Floats] = []
@@ -86,11 +87,13 @@ def drawn(past: Past) -> tuple[Ints, Floats]:
 def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floats:
     offset = learned.basis.level_offset
     past = prepare(without(history, learned.phases, offset), learned.basis, steps)
-    starts = features.origins(past, origins)
+    first, end = int(origins.min()), int(origins.max()) + steps + 1
+    days = features.grid(past, first, end)
+    starts = features.origins(past, origins, days)
     leads = np.arange(1, steps + 1)
     weights = between(learned, leads)
     logs = np.empty((len(origins), steps))
-    views = features.targets(past, int(origins.min()) + 1, int(origins.max()) + steps + 1, leads.tolist())
+    views = features.targets(past, first + 1, end, leads.tolist(), days)
     which = np.array([(first_day(past, lead), first_hour(past, lead)) for lead in leads.tolist()])
     for view, seen in views.by.items():
         mine = np.flatnonzero((which == view).all(axis=1))

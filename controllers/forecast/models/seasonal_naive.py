@@ -46,7 +46,7 @@ def paths(learned: Season, history: History, origins: Ints, steps: int) -> Float
     offsets = utc_offsets(history.start, history.step_seconds, count + steps, learned.time_zone)
     at = origins[:, None] + np.arange(1, steps + 1)
     found = np.repeat(hold(history.values)[origins][:, None], steps, axis=1)
-    for days in (7, 2, 1, learned.days):  # the best known last; the others fill its gaps
+    for days in (2, 1, 7) if learned.days == 7 else (7, 2, 1):  # the best known last; the others fill its gaps
         before = same_time(offsets, day, at, days)
         value = history.values[np.minimum(np.maximum(before, 0), count - 1)]
         found = np.where((before >= 0) & (before <= origins[:, None]) & np.isfinite(value), value, found)

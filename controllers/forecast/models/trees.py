@@ -114,11 +114,12 @@ def rows_of(history: History, line: ridge.Learned, steps: int) -> Rows:
 
 def design(past: Past, origins: Ints, leads: Ints) -> tuple[Floats, Floats]:
     """Columns (columns, origins, leads) for `leads` (origins or 1, leads), and the origins' log level."""
-    starts = features.origins(past, origins)
     leads = np.broadcast_to(leads, (len(origins), leads.shape[1]))
     target = origins[:, None] + leads
     there = np.unique(leads)
-    views = features.targets(past, int(target.min()), int(target.max()) + 1, there.tolist())
+    days = features.grid(past, int(origins.min()), int(target.max()) + 1)
+    starts = features.origins(past, origins, days)
+    views = features.targets(past, int(target.min()), int(target.max()) + 1, there.tolist(), days)
     which = np.zeros((int(there[-1]) + 1, 2), dtype=np.int64)
     which[there] = [(first_day(past, lead), first_hour(past, lead)) for lead in there.tolist()]
     x = np.empty((0, *leads.shape))
