@@ -96,7 +96,8 @@ def centred(values: Floats, width: int) -> Floats:
     at = np.arange(len(values))
     low, high = np.maximum(at - half, 0), np.minimum(at + half + 1, len(values))
     number = counts[high] - counts[low]
-    return np.divide(sums[high] - sums[low], number, out=np.full(len(values), np.nan), where=number > 0)
+    means: Floats = np.divide(sums[high] - sums[low], number, out=np.full(len(values), np.nan), where=number > 0)
+    return means
 
 
 def expected_miss(rates: Floats) -> Floats:
