@@ -105,20 +105,21 @@ def follow(state: State, residuals: Residuals, sized: Floats, delays: Ints) -> t
     counts = np.isfinite(every)
     if not counts.any():
         return state.shifts, np.full((times, rows, len(TRACKED)), np.nan)
-    up, down = np.tile(RATES, rows), np.tile(RATES * (1.0 - TRACKED), rows) * counts
+    down = np.tile(RATES * (1.0 - TRACKED), rows) * counts
+    up = np.tile(RATES, rows) - down
     thresholds, columns = table(residuals), np.arange(every.shape[1])
-    begins, per_step = columns * len(GRID), 1.0 / (GRID[1] - GRID[0])
+    per_step = 1.0 / (GRID[1] - GRID[0])
+    zero = columns * len(GRID) + (MOST * per_step + 0.5)  # where in the table no shift is, rounded to the nearest one
     due = np.arange(times)[:, None] - np.repeat(delays, len(TRACKED))
     taken = np.where(due >= 0, due, times) * every.shape[1] + columns
     missed = np.zeros(every.shape, dtype=np.bool_)
     moves = np.zeros((times + 1, every.shape[1]))  # the last one stays zero: nothing came due
     shifts, flat = state.shifts.ravel().copy(), moves.ravel()
-    for time in range(times):
-        shifts += flat[taken[time]]
+    for came, due_now, rise, fall, beyond, move in zip(every, taken, up, down, missed, moves, strict=False):
+        shifts += flat.take(due_now)
         np.minimum(np.maximum(shifts, -MOST, out=shifts), MOST, out=shifts)
-        level = ((shifts + MOST) * per_step + 0.5).astype(np.int64)
-        missed[time] = every[time] > thresholds[begins + level]
-        moves[time] = up * missed[time] - down[time]
+        np.greater(came, thresholds.take((shifts * per_step + zero).astype(np.int64)), out=beyond)
+        np.copyto(move, np.where(beyond, rise, -fall))
     late = np.arange(times)[:, None] >= times - np.repeat(delays, len(TRACKED))  # due after the last time
     shifts = np.clip(shifts + (moves[:times] * late).sum(axis=0), -MOST, MOST)
     held = np.where(counts, ~missed, np.nan).reshape(times, rows, len(TRACKED))

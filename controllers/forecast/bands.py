@@ -120,19 +120,22 @@ def regress(x: Floats, y: Floats, known: Bools) -> Floats:
     rows, times, size = x.shape
     number = np.maximum(known.sum(axis=1), 1)[:, None, None]
     products = (x[:, :, :, None] * x[:, :, None, :]).reshape(rows, times, size * size)
+    sums = np.concatenate((products, x * y[:, :, None]), axis=2)  # what is weighed: of the equations' both sides
+    across, aimed = np.ascontiguousarray(x.transpose(0, 2, 1)), y[:, None, :]
     found = np.broadcast_to(START, (rows, len(LEVELS), size))
     usual = np.abs(y - x @ START[1]).sum(axis=1)[:, None, None] / number
     least = SMOOTH * usual + 1e-12
-    aimed, diagonal = x * y[:, :, None], np.arange(size)
     for _ in range(ROUNDS):
-        off = y[:, None, :] - found @ x.transpose(0, 2, 1)
-        weights = np.where(off >= 0, LEVELS[:, None], 1.0 - LEVELS[:, None]) / np.maximum(np.abs(off), least)
-        weights *= known[:, None, :]
-        gram = (weights @ products).reshape(rows, len(LEVELS), size, size)
-        own = gram[:, :, diagonal, diagonal]
+        off = aimed - found @ across
+        weights = np.where(off >= 0, LEVELS[:, None], 1.0 - LEVELS[:, None])
+        weights /= np.maximum(np.abs(off, out=off), least, out=off)
+        whole = weights @ sums
+        gram = whole[:, :, : size * size]
+        own = gram[:, :, :: size + 1]  # the diagonals
         held = PRIOR / number * own + 1e-9 * own.sum(axis=2, keepdims=True) + 1e-12
-        gram[:, :, diagonal, diagonal] += held
-        found = np.linalg.solve(gram, (weights @ aimed + held * START)[..., None])[..., 0]
+        own += held
+        right = whole[:, :, size * size :] + held * START
+        found = np.linalg.solve(gram.reshape(rows, len(LEVELS), size, size), right[..., None])[..., 0]
     return np.array(found)
 
 

@@ -13,8 +13,7 @@ import numpy as np
 
 from controllers.forecast import adaptive, bands
 from controllers.forecast.adaptive import TRACKED, State
-from controllers.forecast.backtest import outcome, times_of
-from controllers.forecast.backtest import windows as over
+from controllers.forecast.backtest import MIN_KNOWN, outcome, times_of
 from controllers.forecast.bands import Bands, Residuals, Seen
 from controllers.forecast.history import DAY_SECONDS, Bools, Floats, History, Ints
 
@@ -89,23 +88,36 @@ def seen(history: History, origins: Ints, paths: Floats, windows: Sequence[Windo
     """What `paths` (origins, steps) said about each window, and what came; unknown while it is not over."""
     steps = paths.shape[1]
     actual, censored = outcome(history, origins, steps)
-    looked: dict[tuple[int, int, str], tuple[Floats, Floats]] = {}
+    last = np.minimum([window.last for window in windows], steps)
+    first = np.minimum([window.first for window in windows], last)
+    peaks = np.array([window.reading == "peak" for window in windows])
+    tops, means = read(paths, first, last, peaks)
+    came, _ = read(actual, first, last, peaks)
+    over = origins[:, None] + last < len(history.values)
+    if censored.any():
+        bounds = np.pad(np.cumsum(censored, axis=1), ((0, 0), (1, 0)))
+        over &= (bounds[:, last] == bounds[:, first - 1]) | (came >= tops)
+    return Seen(tops, means, np.where(over, came, np.nan))
 
-    def look(first: int, last: int, reading: str) -> tuple[Floats, Floats]:
-        if (first, last, reading) not in looked:
-            scale = 1.0 if reading == "peak" else 1.0 / (last - first + 1)
-            said, came = (scale * over(each, first, last, reading) for each in (paths, actual))
-            bound = censored[:, first - 1 : last].any(axis=1) & (came < said)
-            looked[first, last, reading] = said, np.where(bound | (origins + last >= len(history.values)), np.nan, came)
-        return looked[first, last, reading]
 
-    found = np.empty((3, len(origins), len(windows)))
-    for row, window in enumerate(windows):
-        last = min(window.last, steps)
-        first = min(window.first, last)
-        found[0, :, row], found[2, :, row] = look(first, last, window.reading)
-        found[1, :, row] = look(first, last, "arrivals")[0]
-    return Seen(*found)
+def read(values: Floats, first: Ints, last: Ints, peaks: Bools) -> tuple[Floats, Floats]:
+    """Of bins (origins, steps): the largest one of each window that is of `peaks`, else the mean; and the mean.
+
+    `first`, `last` (windows,) from 1. NaN where too little is known.
+    """
+    known = np.isfinite(values)
+    filled = np.where(known, values, 0.0)
+    counts, sums = (np.pad(np.cumsum(each, axis=1), ((0, 0), (1, 0))) for each in (known, filled))
+    count = counts[:, last] - counts[:, first - 1]
+    enough = count >= MIN_KNOWN * (last - first + 1)
+    total = np.where(first == last, filled[:, first - 1], sums[:, last] - sums[:, first - 1])
+    means = np.divide(total, count, out=np.full(total.shape, np.nan), where=enough)
+    tops = means.copy()
+    for begin in set(first[peaks].tolist()):
+        mine = np.flatnonzero(peaks & (first == begin))
+        largest = np.maximum.accumulate(filled[:, begin - 1 :], axis=1)[:, last[mine] - begin]
+        tops[:, mine] = np.where(enough[:, mine], largest, np.nan)
+    return tops, means
 
 
 def learn(
@@ -125,10 +137,10 @@ def learn(
     times = times_of(origins, history)
     cut = round((1 - HELD_OUT) * len(origins))
     early = said.part(slice(0, cut))
-    first = _calibrated(windows, early, times[:cut], step)
+    first, _ = _calibrated(windows, early, times[:cut], history.end, step)
     _, held = _followed(windows, first, said.part(slice(cut, None)), times[cut:], history.end, step)
-    found = _calibrated(windows, said, times, step)
-    state, all_held = _followed(windows, found, said, times, history.end, step)
+    found, relative = _calibrated(windows, said, times, history.end, step)
+    state, all_held = _shifted(found, relative)
     reach = np.array([window.last * history.step_seconds for window in windows])
     due = times[:, None] + reach
     recent = (due > history.end - DAY_SECONDS).any(axis=1)
@@ -221,37 +233,44 @@ def along(learned: Learned, state: State, path: Floats, wanted: Floats) -> Float
 def coverage(windows: Sequence[Window], held: Floats) -> tuple[Coverage, ...]:
     """From (times, windows, TRACKED): 1 where the quantile held, 0 where not, NaN where nobody knows."""
     counts = np.isfinite(held).sum(axis=0)
-    sums = np.nansum(held, axis=0)
+    shares = np.nansum(held, axis=0) / np.maximum(counts, 1)
     return tuple(
-        Coverage(window.kind, window.seconds, float(q), float(sums[row, place] / count), int(count))
-        for row, window in enumerate(windows)
-        for place, q in enumerate(TRACKED)
-        if (count := counts[row, place])
+        Coverage(window.kind, window.seconds, q, share, count)
+        for window, row, number in zip(windows, shares.tolist(), counts.tolist(), strict=True)
+        for q, share, count in zip(TRACKED.tolist(), row, number, strict=True)
+        if count
     )
 
 
 _Calibrated = tuple[Bands, Residuals, State]
+_Relative = tuple[Floats, State, Ints]
 
 
-def _calibrated(windows: Sequence[Window], said: Seen, times: Floats, step: float) -> _Calibrated:
+def _calibrated(
+    windows: Sequence[Window], said: Seen, times: Floats, now: float, step: float
+) -> tuple[_Calibrated, _Relative]:
     found = bands.learn(said)
     nothing = adaptive.start(float(times[0]) if len(times) else 0.0, len(windows))
-    relative, _, _ = _relative(windows, found, nothing, said, times, float(times[-1]) if len(times) else 0.0, step)
-    return found, bands.sorted_residuals(relative), nothing
+    relative = _relative(windows, found, nothing, said, times, now, step)
+    return (found, bands.sorted_residuals(relative[0]), nothing), relative
 
 
 def _followed(
     windows: Sequence[Window], known: _Calibrated, said: Seen, times: Floats, now: float, step: float
 ) -> tuple[State, Floats]:
-    found, residuals, before = known
-    relative, state, delays = _relative(windows, found, before, said, times, now, step)
+    return _shifted(known, _relative(windows, known[0], known[2], said, times, now, step))
+
+
+def _shifted(known: _Calibrated, followed: _Relative) -> tuple[State, Floats]:
+    _, residuals, before = known
+    relative, state, delays = followed
     shifts, held = adaptive.follow(before, residuals, relative, delays)
     return replace(state, shifts=shifts), held
 
 
 def _relative(
     windows: Sequence[Window], found: Bands, before: State, said: Seen, times: Floats, now: float, step: float
-) -> tuple[Floats, State, Ints]:
+) -> _Relative:
     """Residuals relative to the drift and swing of their time, NaN where they do not count; the state; delays."""
     sized = found.residuals(said) / found.usual
     reach, delays = _due(windows, times, step)
