@@ -178,12 +178,12 @@ def shortfall(predicted: Floats, actual: Floats, censored: Bools) -> Floats:
 
 def wape(paths: Floats, actual: Floats, censored: Bools, leads: Sequence[int]) -> dict[int, float]:
     """Summed absolute error over summed demand, at each lead (bins); infinite where there was error but no demand."""
-    table = {}
-    for lead in leads:
-        error = shortfall(paths[:, lead - 1], actual[:, lead - 1], censored[:, lead - 1])
-        known = np.isfinite(error)
-        table[lead] = ratio(float(error[known].sum()), float(actual[known, lead - 1].sum()))
-    return table
+    columns = np.array(leads, dtype=np.int64) - 1
+    came = actual[:, columns]
+    error = shortfall(paths[:, columns], came, censored[:, columns])
+    known = np.isfinite(error)
+    errors, demands = (np.where(known, each, 0.0).sum(axis=0).tolist() for each in (error, came))
+    return {lead: ratio(*sums) for lead, *sums in zip(leads, errors, demands, strict=True)}
 
 
 def ratio(error: float, demand: float) -> float:
@@ -192,18 +192,17 @@ def ratio(error: float, demand: float) -> float:
     return error / demand if demand > 0 else float("inf")
 
 
-def windows(values: Floats, first: int, last: int, kind: str) -> Floats:
-    """Largest value ("peak") or sum ("arrivals") of the leads first..last (from 1) in each row of (origins, steps).
+def sums_until(values: Floats, leads: Sequence[int]) -> Floats:
+    """Sums of the bins from the first to each of `leads` (origins, leads); one over few gaps is scaled up.
 
-    NaN where too little is known; a sum over few gaps is scaled up.
+    NaN where too little is known.
     """
-    part = values[:, first - 1 : last]
-    known = np.isfinite(part)
-    share = known.mean(axis=1)
-    enough = share >= MIN_KNOWN
-    filled = np.where(known, part, 0.0)
-    whole = filled.max(axis=1) if kind == "peak" else filled.sum(axis=1) / np.where(enough, share, 1.0)
-    return np.where(enough, whole, np.nan)
+    known = np.isfinite(values)
+    last = np.array(leads, dtype=np.int64)
+    share = np.cumsum(known, axis=1)[:, last - 1] / last
+    sums = np.cumsum(np.where(known, values, 0.0), axis=1)[:, last - 1]
+    whole: Floats = np.divide(sums, share, out=np.full(sums.shape, np.nan), where=share >= MIN_KNOWN)
+    return whole
 
 
 def recent_bias(origins: Ints, missed: Floats, leads: Ints, at: Ints, memory: int) -> Floats:

@@ -16,6 +16,7 @@ import numpy as np
 from controllers.forecast.history import Floats
 
 ENOUGH = 20  # residuals; below, nothing is known about the spread
+SUBSETS = [list(rows) for size in (3, 2, 1) for rows in itertools.combinations(range(3), size)]
 UNKNOWN_RATIO = 0.5  # expected absolute error before anything is known, relative to the prediction
 
 
@@ -74,18 +75,25 @@ def spread(predicted: Floats, actual: Floats) -> Spread:
 
 
 def non_negative(parts: Floats, wanted: Floats, weights: Floats) -> tuple[float, float, float]:
-    """Non-negative least squares with three parts: the best of the seven subsets whose solution is non-negative."""
+    """Non-negative least squares with three parts: the best of the seven subsets whose solution is non-negative.
+
+    That is the one that no part left out would better (Karush, Kuhn, Tucker), so few are looked at.
+    """
+    x, y = parts * weights, wanted * weights
+    near = 1e-12 * np.sqrt((x**2).sum(axis=1) * (y @ y))
     best = (math.inf, np.zeros(3))
-    for size in (1, 2, 3):
-        for chosen in itertools.combinations(range(3), size):
-            rows = list(chosen)
-            x = parts[rows] * weights
-            solution = np.linalg.lstsq(x.T, wanted * weights, rcond=None)[0]
-            error = float(((solution @ x - wanted * weights) ** 2).sum())
-            if (solution >= 0).all() and error < best[0]:
-                whole = np.zeros(3)
-                whole[rows] = solution
-                best = (error, whole)
+    for rows in SUBSETS:
+        solution = np.linalg.lstsq(x[rows].T, y, rcond=None)[0]
+        if not (solution >= 0).all():
+            continue
+        missed = y - solution @ x[rows]
+        error = float(missed @ missed)
+        if error < best[0]:
+            whole = np.zeros(3)
+            whole[rows] = solution
+            best = (error, whole)
+            if (x @ missed <= near).all():
+                break
     return float(best[1][0]), float(best[1][1]), float(best[1][2])
 
 

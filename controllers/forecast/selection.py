@@ -22,10 +22,10 @@ from controllers.forecast.backtest import (
     recent_bias,
     said,
     shortfall,
+    sums_until,
     times_of,
     trial,
     wape,
-    windows,
 )
 from controllers.forecast.calibration import Spread, spread
 from controllers.forecast.censoring import lifted
@@ -329,13 +329,10 @@ def score_of(paths: Floats, actual: Floats, censored: Bools, leads: Sequence[int
 
     A decision looks at a whole window, a chart at one point; a model should be good at both.
     """
-    errors = []
-    for lead in leads:
-        errors.append(wape(paths, actual, censored, [lead])[lead])
-        sums = [windows(each, 1, lead, "arrivals")[:, None] for each in (paths, actual)]
-        bounds: Bools = np.any(censored[:, :lead], axis=1, keepdims=True)
-        errors.append(wape(sums[0], sums[1], bounds, [1])[1])
-    return float(np.mean(errors))
+    bins = wape(paths, actual, censored, leads)
+    bounds = np.logical_or.accumulate(censored, axis=1)[:, np.array(leads) - 1]
+    sums = wape(sums_until(paths, leads), sums_until(actual, leads), bounds, range(1, len(leads) + 1))
+    return float(np.mean([*(bins[lead] for lead in leads), *sums.values()]))
 
 
 def margin(name: str, models: Mapping[str, Model], costs: Mapping[str, float]) -> float:

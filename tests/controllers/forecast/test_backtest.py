@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from controllers.forecast.backtest import recent_bias, shortfall, spacing, wape, windows
+from controllers.forecast.backtest import recent_bias, shortfall, spacing, sums_until, wape
 from controllers.forecast.selection import MAX_CORRECTION, correct, knots
 
 NAN = math.nan
@@ -28,22 +28,14 @@ def test_origins_visit_every_time_of_the_day(count: int, day: int) -> None:
     assert len(set((origins % day).tolist())) == min(day, len(origins))
 
 
-WINDOWS = {
-    "the largest of the window": ("peak", [1.0, 5.0, 2.0, 9.0, 9.0], 5.0),
-    "the sum of the window": ("arrivals", [1.0, 5.0, 2.0, 9.0, 9.0], 8.0),
-    "too little known": ("peak", [1.0, NAN, NAN, 9.0, 9.0], NAN),
-}
-
-
-@pytest.mark.parametrize(("kind", "row", "whole"), WINDOWS.values(), ids=WINDOWS)
-def test_windows(kind: str, row: list[float], whole: float) -> None:
-    np.testing.assert_equal(windows(np.array([row]), 1, 3, kind), [whole])
-
-
 def test_a_sum_over_few_gaps_is_scaled_up() -> None:
     row = np.full((1, 10), 2.0)
     row[0, 4] = NAN
-    assert windows(row, 1, 10, "arrivals")[0] == pytest.approx(20.0)
+    assert sums_until(row, [2, 10])[0].tolist() == pytest.approx([4.0, 20.0])
+
+
+def test_too_little_known_has_no_sum() -> None:
+    assert np.isnan(sums_until(np.array([[1.0, NAN, NAN]]), [3])).all()
 
 
 def test_only_forecasts_that_had_come_due_within_the_memory_are_remembered() -> None:

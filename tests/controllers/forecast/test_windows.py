@@ -21,6 +21,21 @@ LEARNED_DAYS = 7
 EVERY = 7  # bins between origins: what a backtest of a week has
 
 
+READ = {  # bins, then what is read of the second to the fourth: the largest, the mean
+    "all known": ([7.0, 1.0, 5.0, 3.0, 9.0], 5.0, 3.0),
+    "nothing": ([7.0, 0.0, 0.0, 0.0, 9.0], 0.0, 0.0),
+    "too little known": ([7.0, 1.0, np.nan, 3.0, 9.0], np.nan, np.nan),
+}
+
+
+@pytest.mark.parametrize(("bins", "largest", "mean"), READ.values(), ids=READ)
+def test_what_a_window_holds(bins: list[float], largest: float, mean: float) -> None:
+    first, last = np.array([2, 2, 5]), np.array([4, 4, 5])
+    tops, means = windows.read(np.array([bins]), first, last, np.array([True, False, False]))
+    np.testing.assert_equal(tops, [[largest, mean, 9.0]])
+    np.testing.assert_equal(means, [[mean, mean, 9.0]])
+
+
 def day(bins: Floats | Ints) -> Floats:
     rates: Floats = 10 - 6 * np.cos(2 * np.pi * bins / DAY)
     return rates
