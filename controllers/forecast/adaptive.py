@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from controllers.forecast.bands import Residuals
+from controllers.forecast.features import interpolating
 from controllers.forecast.history import Floats, Ints
 
 TRACKED = np.array([0.1, 0.5, 0.9, 0.98])  # the quantiles whose misses are followed; between them, interpolated
@@ -25,6 +26,7 @@ MAX_SWING = 4.0
 RATE = 0.25
 RATES = RATE * (TRACKED != 0.5)  # the median stays: whether it holds half of the time, a point forecast need not know
 MOST = 4.0  # a shift is at most this: of the odds, a factor of 55
+FEW = 2  # times that no table is made for
 GRID = np.linspace(-MOST, MOST, 161)
 
 
@@ -107,7 +109,7 @@ def follow(state: State, residuals: Residuals, sized: Floats, delays: Ints) -> t
         return state.shifts, np.full((times, rows, len(TRACKED)), np.nan)
     down = np.tile(RATES * (1.0 - TRACKED), rows) * counts
     up = np.tile(RATES, rows) - down
-    thresholds, columns = table(residuals), np.arange(every.shape[1])
+    thresholds, columns = table(residuals) if times > FEW else None, np.arange(every.shape[1])
     per_step = 1.0 / (GRID[1] - GRID[0])
     zero = columns * len(GRID) + (MOST * per_step + 0.5)  # where in the table no shift is, rounded to the nearest one
     due = np.arange(times)[:, None] - np.repeat(delays, len(TRACKED))
@@ -118,7 +120,8 @@ def follow(state: State, residuals: Residuals, sized: Floats, delays: Ints) -> t
     for came, due_now, rise, fall, beyond, move in zip(every, taken, up, down, missed, moves, strict=False):
         shifts += flat.take(due_now)
         np.minimum(np.maximum(shifts, -MOST, out=shifts), MOST, out=shifts)
-        np.greater(came, thresholds.take((shifts * per_step + zero).astype(np.int64)), out=beyond)
+        place = (shifts * per_step + zero).astype(np.int64)
+        np.greater(came, told(residuals, place) if thresholds is None else thresholds.take(place), out=beyond)
         np.copyto(move, np.where(beyond, rise, -fall))
     late = np.arange(times)[:, None] >= times - np.repeat(delays, len(TRACKED))  # due after the last time
     shifts = np.clip(shifts + (moves[:times] * late).sum(axis=0), -MOST, MOST)
@@ -128,15 +131,19 @@ def follow(state: State, residuals: Residuals, sized: Floats, delays: Ints) -> t
 
 def table(residuals: Residuals) -> Floats:
     """The residual at each tracked quantile moved by each of GRID: (rows, TRACKED, GRID), flat."""
-    levels = expit(logit(TRACKED)[:, None] + GRID)
-    rows = len(residuals.counts)
-    return residuals.at(np.broadcast_to(levels.ravel(), (rows, levels.size))).ravel()
+    return told(residuals, np.arange(len(residuals.counts) * len(TRACKED) * len(GRID)))
+
+
+def told(residuals: Residuals, places: Ints) -> Floats:
+    """What a `table` says at these places, as many in each row and in ascending order, without making it."""
+    levels = expit(logit(TRACKED)[places // len(GRID) % len(TRACKED)] + GRID[places % len(GRID)])
+    return residuals.at(levels.reshape(len(residuals.counts), -1)).ravel()
 
 
 def looked_up(residuals: Residuals, shifts: Floats, quantiles: Floats) -> Floats:
     """The residual at each of `quantiles` (ascending), each moved by what was learned: (rows, quantiles), ascending."""
     odds = logit(quantiles)
-    moved = odds + np.array([np.interp(odds, logit(TRACKED), row) for row in shifts]).reshape(len(shifts), len(odds))
+    moved = odds + shifts @ interpolating(logit(TRACKED), odds)
     return np.maximum.accumulate(residuals.at(expit(moved)), axis=1)
 
 

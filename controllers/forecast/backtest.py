@@ -210,13 +210,13 @@ def recent_bias(origins: Ints, missed: Floats, leads: Ints, at: Ints, memory: in
 
     `missed` (origins, leads): residuals; NaN unknown. Shape (len(at), leads); 0 where nothing is known.
     """
-    bias = np.zeros((len(at), len(leads)))
-    for column, lead in enumerate(leads.tolist()):
-        known = np.isfinite(missed[:, column])
-        sums = np.concatenate(([0.0], np.cumsum(np.where(known, missed[:, column], 0.0))))
-        counts = np.concatenate(([0], np.cumsum(known)))
-        high = np.searchsorted(origins, at - lead, side="right")
-        low = np.searchsorted(origins, at - lead - memory, side="right")
-        number = counts[high] - counts[low]
-        bias[:, column] = np.divide(sums[high] - sums[low], number, out=np.zeros(len(at)), where=number > 0)
+    known = np.isfinite(missed)
+    sums, counts = np.zeros((2, len(origins) + 1, len(leads)))
+    np.cumsum(np.where(known, missed, 0.0), axis=0, out=sums[1:])
+    np.cumsum(known, axis=0, out=counts[1:])
+    column, reached = np.arange(len(leads)), at[:, None] - leads
+    high, low = (np.searchsorted(origins, each, side="right") for each in (reached, reached - memory))
+    number = counts[high, column] - counts[low, column]
+    total = sums[high, column] - sums[low, column]
+    bias: Floats = np.divide(total, number, out=np.zeros(total.shape), where=number > 0)
     return bias

@@ -7,10 +7,13 @@ every origin and every lead, and a backtest sees exactly what a live forecast wo
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 
 from controllers.forecast.history import DAY_SECONDS, Bools, Floats, History, Ints, local_day_numbers, utc_offsets
+
+AnyArray = TypeVar("AnyArray", Floats, Ints)
 
 LEVEL_SECONDS = (0.0, 600.0, 3600.0, 3 * 3600.0, 86_400.0)  # trailing means; 0 is the newest bin alone
 TEN, HOUR, DAY = 1, 2, 4  # places in LEVEL_SECONDS; targets are relative to the hour's level
@@ -51,8 +54,7 @@ class Past:
     values: Floats  # NaN where unknown
     sums: Floats
     seen: Ints
-    shape_sums: Floats  # of values relative to the day that ended there
-    shape_seen: Ints
+    shape_sums: Floats  # of values relative to the day that ended there; as many are known
     newest: Ints  # the newest known bin at each bin; -1 before the first
     offsets: Ints  # local time ahead of UTC in bins, coming bins included
 
@@ -152,7 +154,7 @@ def prepare(history: History, fixed: Basis, coming: int) -> Past:
     sums, seen = cumulative(values)
     newest = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(count), -1))
     of_day = every_level(sums, seen, newest, bins(LEVEL_SECONDS[DAY], step)) + fixed.level_offset
-    shape_sums, shape_seen = cumulative((values + fixed.level_offset) / of_day)
+    shape_sums = running(np.where(np.isfinite(values), (values + fixed.level_offset) / of_day, 0.0))
     return Past(
         fixed,
         history.start,
@@ -163,7 +165,6 @@ def prepare(history: History, fixed: Basis, coming: int) -> Past:
         sums,
         seen,
         shape_sums,
-        shape_seen,
         newest,
         utc_offsets(history.start, step, count + coming, fixed.time_zone),
     )
@@ -367,7 +368,7 @@ def profiles(
 
     for first in range(0, len(of_shape), together):
         some = of_shape[first : first + together]
-        found = weighed(past.shape_sums, past.shape_seen, some, days.weights)
+        found = weighed(past.shape_sums, past.seen, some, days.weights)
         divided(found.sum(axis=1), shapes[first : first + len(some)])
         divided(np.where(mine, found[:, 1], found[:, 0]), shapes[len(of_shape) + first :][: len(some)])
     for first in range(0, len(plain), together):
@@ -400,11 +401,11 @@ def hours(past: Past, first: int, end: int, nearest_hour: int) -> Floats:
     here, known = window(past.sums, past.seen, earlier, 1, 0)
     around, _ = window(past.sums, past.seen, earlier, hour, 0)
     relative = np.where(known, (here + past.basis.level_offset) / (around + past.basis.level_offset), 0.0)
-    total, weights = np.zeros(end - first), np.zeros(end - first)
+    both = np.array([relative, known])
+    total, weights = sums = np.zeros((2, end - first))
     for back in range(nearest_hour, furthest + 1):
-        part = slice((furthest - back) * hour, (furthest - back) * hour + end - first)
-        total += HOUR_DECAY**back * relative[part]
-        weights += HOUR_DECAY**back * known[part]
+        begin = (furthest - back) * hour
+        sums += HOUR_DECAY**back * both[:, begin : begin + end - first]
     logs: Floats = np.log(np.divide(total, weights, out=np.full(end - first, np.nan), where=weights > 0))
     return logs
 
@@ -463,16 +464,28 @@ def log_levels(past: Past, at: Ints, seconds: Sequence[float]) -> Floats:
 def cumulative(values: Floats) -> tuple[Floats, Ints]:
     """Running sums of the known values and their number, with a leading 0."""
     known = np.isfinite(values)
-    return (
-        np.concatenate(([0.0], np.cumsum(np.where(known, values, 0.0)))),
-        np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(known))),
-    )
+    return running(np.where(known, values, 0.0)), running(known.astype(np.int64))
 
 
-def hold(values: Floats) -> Floats:
-    """Unknown values as the last known before them; 0 before the first."""
-    last = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(len(values)), -1))
-    held: Floats = np.where(last >= 0, values[np.clip(last, 0, None)], 0.0)
+def running(values: AnyArray) -> AnyArray:
+    """Sums of the first 0, 1, 2 … along the last axis."""
+    sums = np.zeros((*values.shape[:-1], values.shape[-1] + 1), dtype=values.dtype)
+    np.cumsum(values, axis=-1, out=sums[..., 1:])
+    return sums
+
+
+def interpolating(known: Floats | Ints, wanted: Floats | Ints) -> Floats:
+    """Values at `known` (ascending), times this (known, wanted), are those at `wanted`; level beyond the ends."""
+    return np.array([np.interp(wanted, known, unit) for unit in np.eye(len(known))])
+
+
+def hold(values: Floats, at: Ints) -> Floats:
+    """The last known value at each of `at`; 0 before the first."""
+    places = np.flatnonzero(np.isfinite(values))
+    if not len(places):
+        return np.zeros(len(at))
+    row = np.searchsorted(places, at, side="right") - 1
+    held: Floats = np.where(row >= 0, values[places[row]], 0.0)
     return held
 
 

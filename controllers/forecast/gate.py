@@ -68,25 +68,31 @@ def judge(
     known: History, fitted: Fitted, origins: Ints, paths: Floats, naives: list[Floats], actual: Floats, censored: Bools
 ) -> Live | None:
     """The model against the naive forecasts where both came due within the last hour, recent misses counting more."""
-    if not naives:
+    leads = np.array([leads_in(h, known.step_seconds) for h in fitted.horizons if h <= LIVE_SECONDS], dtype=np.int64)
+    if not naives or not len(leads):
         return None
-    errors, demand, promised, pairs = np.zeros(1 + len(naives)), 0.0, 0.0, 0
-    for horizon in fitted.horizons:
-        lead = leads_in(horizon, known.step_seconds)
-        age = (len(known.values) - 1 - origins - lead) * known.step_seconds
-        due = (age >= 0) & (age < LIVE_SECONDS) & np.isfinite(actual[:, lead - 1])
-        if horizon > LIVE_SECONDS or not due.any():
-            continue
-        weight = 0.5 ** (age[due] / HALF_LIFE_SECONDS)
-        weight /= weight.sum()  # every horizon counts the same
-        came, bound = actual[due, lead - 1], censored[due, lead - 1]
-        errors += [float(weight @ shortfall(said[due, lead - 1], came, bound)) for said in (paths, *naives)]
-        demand += float(weight @ came)
-        promised += float(weight @ nearest(fitted, lead).expected_miss(paths[due, lead - 1]))
-        pairs += int(due.sum())
-    if pairs < MIN_LIVE_PAIRS:
+    came, bound = actual[:, leads - 1], censored[:, leads - 1]
+    age = (len(known.values) - 1 - origins[:, None] - leads) * known.step_seconds
+    due = (age >= 0) & (age < LIVE_SECONDS) & np.isfinite(came)
+    if due.sum() < MIN_LIVE_PAIRS:
         return None
-    return Live(ratio(float(errors[0]), demand), ratio(float(errors[1:].min()), demand), ratio(promised, demand))
+    weights = np.where(due, 0.5 ** (age / HALF_LIFE_SECONDS), 0.0)
+    weights /= np.maximum(weights.sum(axis=0), 1e-9)  # every horizon counts the same
+    said = np.array([each[:, leads - 1] for each in (paths, *naives)])
+    expected = np.array(
+        [nearest(fitted, lead).expected_miss(said[0, :, row]) for row, lead in enumerate(leads.tolist())]
+    )
+
+    def weighed(each: Floats) -> Floats:
+        sums: Floats = (weights * np.where(due, each, 0.0)).sum(axis=(-2, -1))
+        return sums
+
+    demand, errors = float(weighed(came)), weighed(shortfall(said, came, bound))
+    return Live(
+        ratio(float(errors[0]), demand),
+        ratio(float(errors[1:].min()), demand),
+        ratio(float(weighed(expected.T)), demand),
+    )
 
 
 def skill_of(known: History, fitted: Fitted, origins: Ints, paths: Floats, naives: list[Floats]) -> Skill:

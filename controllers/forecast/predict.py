@@ -148,15 +148,16 @@ def horizons_of(
         (window.kind, window.seconds): dict(zip(wanted, row, strict=True))
         for window, row in zip(learned.windows, found.tolist(), strict=True)
     }
-    places = np.arange(1, len(path) + 1)
+    ends = (age + np.array(fitted.horizons)) / step
+    rates = np.interp(ends, np.arange(1, len(path) + 1), path).tolist()
     horizons: list[Horizon] = []
-    for seconds in fitted.horizons:
+    for seconds, demand in zip(fitted.horizons, rates, strict=True):
         before = horizons[-1] if horizons else Horizon(0, 0.0)
         value, peak, rate = (answers[kind, seconds] for kind in (ahead.VALUE, ahead.PEAK, ahead.ARRIVALS))
         horizons.append(
             Horizon(
                 seconds,
-                float(np.interp((age + seconds) / step, places, path)),
+                demand,
                 quantiles={q: value[q] for q in quantiles},
                 peak={q: max(peak[q], before.peak.get(q, 0.0)) for q in quantiles},
                 arrivals={q: max(rate[q] * seconds, before.arrivals.get(q, 0.0)) for q in wanted},

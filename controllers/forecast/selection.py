@@ -29,7 +29,7 @@ from controllers.forecast.backtest import (
 )
 from controllers.forecast.calibration import Spread, spread
 from controllers.forecast.censoring import lifted
-from controllers.forecast.features import OFFSET_RATIO, ceiling
+from controllers.forecast.features import OFFSET_RATIO, ceiling, interpolating
 from controllers.forecast.history import Bools, Floats, History, Ints
 from controllers.forecast.models import MODELS, Model
 from controllers.forecast.models.ensemble import FEWEST, Mixture, combine, weigh
@@ -396,8 +396,7 @@ def bias_at(
     missed = np.clip(np.log((came + offset) / (some + offset)), -1.0, 1.0)
     missed[censored[:, leads - 1] & (missed < 0)] = np.nan
     bias = recent_bias(origins, missed, leads, at, leads_in(MEMORY_SECONDS, step_seconds))
-    every = np.arange(1, steps + 1)
-    return np.array([np.interp(every, leads, row) for row in bias])
+    return bias @ interpolating(leads, np.arange(1, steps + 1))
 
 
 def correct(path: Floats, share: float, bias: Floats, offset: float) -> Floats:

@@ -15,6 +15,7 @@ from controllers.forecast import adaptive, bands
 from controllers.forecast.adaptive import TRACKED, State
 from controllers.forecast.backtest import MIN_KNOWN, outcome, times_of
 from controllers.forecast.bands import Bands, Residuals, Seen
+from controllers.forecast.features import running
 from controllers.forecast.history import DAY_SECONDS, Bools, Floats, History, Ints
 
 VALUE, PEAK, ARRIVALS, WINDOW = "value", "peak", "arrivals", "window"
@@ -95,7 +96,7 @@ def seen(history: History, origins: Ints, paths: Floats, windows: Sequence[Windo
     came, _ = read(actual, first, last, peaks)
     over = origins[:, None] + last < len(history.values)
     if censored.any():
-        bounds = np.pad(np.cumsum(censored, axis=1), ((0, 0), (1, 0)))
+        bounds = running(censored.astype(np.int64))
         over &= (bounds[:, last] == bounds[:, first - 1]) | (came >= tops)
     return Seen(tops, means, np.where(over, came, np.nan))
 
@@ -107,7 +108,7 @@ def read(values: Floats, first: Ints, last: Ints, peaks: Bools) -> tuple[Floats,
     """
     known = np.isfinite(values)
     filled = np.where(known, values, 0.0)
-    counts, sums = (np.pad(np.cumsum(each, axis=1), ((0, 0), (1, 0))) for each in (known, filled))
+    counts, sums = running(known.astype(np.int64)), running(filled)
     count = counts[:, last] - counts[:, first - 1]
     enough = count >= MIN_KNOWN * (last - first + 1)
     total = np.where(first == last, filled[:, first - 1], sums[:, last] - sums[:, first - 1])

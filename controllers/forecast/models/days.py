@@ -6,11 +6,12 @@ asked for, so that nothing is lost at the end; paths are interpolated back.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 from controllers.forecast.features import Basis
-from controllers.forecast.history import Bools, Floats, History, Ints, local_day_numbers, utc_offsets
+from controllers.forecast.history import DAY_SECONDS, Bools, Floats, History, Ints, local_day_numbers, utc_offsets
 
 SLOT_SECONDS = 300.0
 BLOCK = 96  # bins of an exponential mean that are worked on at once; longer, and its weights overflow
@@ -43,19 +44,31 @@ def softened(fixed: Basis) -> Basis:
 
 
 def by_days(history: History, time_zone: str, highest: float, coming: int) -> Days:
-    """`coming`: how many bins after the last one will be asked for."""
-    count, slots, step = len(history.values), history.steps_per_day, history.step_seconds
-    offsets = utc_offsets(history.start, step, count + coming, time_zone)
-    numbers = local_day_numbers(history.start, step, offsets)
+    """`coming`: how many bins after the last one will be asked for.
+
+    Several models ask this of one history, one after the other, so the last answers are remembered. Read only.
+    """
+    return _by_days(history.start, history.step_seconds, history.values.tobytes(), time_zone, highest, coming)
+
+
+@lru_cache(maxsize=4)
+def _by_days(start: float, step: float, content: bytes, time_zone: str, highest: float, coming: int) -> Days:
+    values = np.frombuffer(content)
+    count, slots = len(values), max(1, round(DAY_SECONDS / step))
+    offsets = utc_offsets(start, step, count + coming, time_zone)
+    numbers = local_day_numbers(start, step, offsets)
     first = int(numbers.min())
-    begins = history.start + (np.arange(count + coming) - 1 + offsets) * step
-    within = np.floor((begins - numbers * 86_400.0) / step + 1e-6).astype(np.int64)
+    begins = start + (np.arange(count + coming) - 1 + offsets) * step
+    within = np.floor((begins - numbers * DAY_SECONDS) / step + 1e-6).astype(np.int64)
     places = (numbers - first) * slots + np.minimum(within, slots - 1)
     days = int(places[:count].max()) // slots + 1
     flat = np.full(days * slots, np.nan)
-    flat[places[:count][::-1]] = np.minimum(history.values[::-1], highest)
+    flat[places[:count][::-1]] = np.minimum(values[::-1], highest)
     every = np.arange(int(places.max()) // slots + 1)
-    return Days(flat.reshape(days, slots), (every + first + 3) % 7, first, step, places)
+    found = Days(flat.reshape(days, slots), (every + first + 3) % 7, first, step, places)
+    for each in (found.values, found.weekdays, found.places):
+        each.flags.writeable = False
+    return found
 
 
 def coarse(history: History, last: int) -> History:

@@ -43,15 +43,15 @@ def deviations(values: Floats, curve: Floats, offset: float, step_seconds: float
     known = np.isfinite(values)
     sums, seen = cumulative(values)
     expected, _ = cumulative(np.where(known, curve, np.nan))
-    found = np.zeros((len(WINDOWS_SECONDS) + 1, len(at)))
-    found[-1] = 1.0
-    longer = np.zeros(len(at))
-    for row in reversed(range(len(WINDOWS_SECONDS))):
-        size = bins(WINDOWS_SECONDS[row], step_seconds)
-        mean, there = window(sums, seen, at, size, 0)
-        wanted, _ = window(expected, seen, at, size, 0)
-        ratio = np.clip(np.log((mean + offset) / (wanted + offset)), -LIMIT, LIMIT)
-        longer = found[row] = np.where(there, ratio, longer)
+    sizes = np.array([bins(seconds, step_seconds) for seconds in WINDOWS_SECONDS])[:, None]
+    mean, there = window(sums, seen, at, sizes, 0)
+    wanted, _ = window(expected, seen, at, sizes, 0)
+    found = np.ones((len(sizes) + 1, len(at)))
+    np.clip(np.log((mean + offset) / (wanted + offset)), -LIMIT, LIMIT, out=found[:-1])
+    if not there.all():
+        found[len(sizes) - 1] *= there[-1]
+        for row in reversed(range(len(sizes) - 1)):
+            found[row] = np.where(there[row], found[row], found[row + 1])
     return found
 
 

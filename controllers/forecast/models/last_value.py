@@ -13,4 +13,4 @@ def fit(history: History, time_zone: str, steps: int) -> None:
 
 
 def paths(learned: None, history: History, origins: Ints, steps: int) -> Floats:
-    return np.repeat(hold(history.values)[origins][:, None], steps, axis=1)
+    return np.repeat(hold(history.values, origins)[:, None], steps, axis=1)

@@ -108,8 +108,8 @@ def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floa
 
 def between(learned: Learned, leads: Ints) -> Floats:
     """Coefficients for any lead (leads, columns), from the regressed ones on a logarithmic scale of leads."""
-    known, wanted = np.log(learned.leads), np.log(leads)
-    return np.array([np.interp(wanted, known, column) for column in learned.weights.T]).T
+    weights: Floats = features.interpolating(np.log(learned.leads), np.log(leads)).T @ learned.weights
+    return weights
 
 
 def regressed_leads(steps: int) -> Ints:

@@ -45,7 +45,7 @@ def paths(learned: Season, history: History, origins: Ints, steps: int) -> Float
     count, day = len(history.values), history.steps_per_day
     offsets = utc_offsets(history.start, history.step_seconds, count + steps, learned.time_zone)
     at = origins[:, None] + np.arange(1, steps + 1)
-    found = np.repeat(hold(history.values)[origins][:, None], steps, axis=1)
+    found = np.repeat(hold(history.values, origins)[:, None], steps, axis=1)
     for days in (2, 1, 7) if learned.days == 7 else (7, 2, 1):  # the best known last; the others fill its gaps
         before = same_time(offsets, day, at, days)
         value = history.values[np.minimum(np.maximum(before, 0), count - 1)]

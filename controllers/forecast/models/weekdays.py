@@ -76,33 +76,36 @@ def seasons(
     """
     count, slots = values.shape
     known = np.isfinite(values)
-    filled = smoothed(np.where(known, values, 0.0), width)
-    masses = smoothed(known.astype(np.float64), width)
+    masses = known.astype(np.float64)
+    plain = np.where(known, values, 0.0)
+    heard_of = masses.sum(axis=1).tolist()
+    means = (plain.sum(axis=1) / np.maximum(heard_of, 1.0)).tolist()
+    filled, weighed = smoothed(plain, width), smoothed(masses, width)
     begin = 0 if after is None else min(max(0, after.number - days.first), count - 1)
     state = after or State(days.first, np.zeros((7, slots)), np.zeros((7, slots)), 0.0, 0.0)
-    sums, weights, level, heard = state.sums.copy(), state.weights.copy(), state.level, state.heard
+    level, heard = state.level, state.heard
+    both = np.concatenate((state.sums, state.weights), axis=1)
+    sums, weights = both[:, :slots], both[:, slots:]
     kept = after or state
     mix = mixtures.reshape(-1, 7)
-    unknown = 0.0 if logs else 1.0
-    shapes = np.empty((len(mix), count, slots))
+    shapes = np.full((len(mix), count, slots), 0.0 if logs else 1.0)
     levels = np.empty(count)
     for day in range(begin, count):
         if after is None and day == max(0, count - KEPT_DAYS):
             kept = State(days.first + day, sums.copy(), weights.copy(), level, heard)
-        mass = mix @ weights
-        shape = np.divide(mix @ sums, mass, out=np.full(mass.shape, unknown), where=mass > 0)
-        shapes[:, day], levels[day] = shape, level
-        sums *= 1 - share
-        weights *= 1 - share
-        here, weekday = known[day], days.weekdays[day]
-        if not here.any():
+        mixed = mix @ both
+        mass, shape = mixed[:, slots:], shapes[:, day]
+        np.divide(mixed[:, :slots], mass, out=shape, where=mass > 0)
+        levels[day] = level
+        both *= 1 - share
+        if not heard_of[day]:
             continue
+        weekday, now = int(days.weekdays[day]), means[day]
         heard = (1 - DAY_SHARE) * heard + DAY_SHARE
-        usual = float(shape[weekday, here].mean())
-        now = float(values[day, here].mean())
+        usual = float(shape[weekday] @ masses[day]) / heard_of[day]
         level += DAY_SHARE / heard * ((now - usual if logs else now / (usual + 1e-3)) - level)
-        sums[weekday] += filled[day] - level * masses[day] if logs else filled[day] / max(level, 1e-300)
-        weights[weekday] += masses[day]
+        sums[weekday] += filled[day] - level * weighed[day] if logs else filled[day] / max(level, 1e-300)
+        weights[weekday] += weighed[day]
     shapes[:, :begin], levels[:begin] = shapes[:, begin : begin + 1], levels[begin]
     return Season(shapes.reshape(len(mixtures), 7, count, slots).transpose(0, 2, 1, 3), levels, kept)
 

@@ -46,7 +46,7 @@ def test_an_hour_ahead_it_is_far_better_than_the_last_value(
 ) -> None:
     origins = np.arange(12 * PER_DAY, 15 * PER_DAY - HOUR, 5)
     path = MODELS[name].paths(learned[name], history, origins, HOUR)[:, -1]
-    assert error(path, history, origins) < 0.5 * error(hold(history.values)[origins], history, origins)
+    assert error(path, history, origins) < 0.5 * error(hold(history.values, origins), history, origins)
 
 
 @pytest.mark.parametrize("name", CLASSICAL)
