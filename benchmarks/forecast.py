@@ -52,7 +52,7 @@ YEAR_DAYS = 365  # and in hours
 SCORED_SHARE, SCORED_DAYS, SCORED_DAYS_HOURLY = 0.25, 14, 30
 MIN_ORIGINS = 12
 HEAVY_HOURS = 24
-REFIT_HOURS = 24
+REFIT_HOURS = 1  # as the process does; heavy models once a day
 
 
 @dataclass(slots=True)
