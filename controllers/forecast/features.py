@@ -479,8 +479,9 @@ def interpolating(known: Floats | Ints, wanted: Floats | Ints) -> Floats:
     return np.array([np.interp(wanted, known, unit) for unit in np.eye(len(known))])
 
 
-def hold(values: Floats, at: Ints) -> Floats:
-    """The last known value at each of `at`; 0 before the first."""
+def hold(values: Floats, at: Ints | None = None) -> Floats:
+    """The last known value at each of `at`, or at every place; 0 before the first."""
+    at = np.arange(len(values)) if at is None else at
     places = np.flatnonzero(np.isfinite(values))
     if not len(places):
         return np.zeros(len(at))
