@@ -118,12 +118,15 @@ def trial(
     paths = {name: np.full((len(origins), steps), np.nan) for name in single}
     if before is not None and before.spacing == space:
         _recall(paths, times, before)
+    failures: dict[str, str] = {}
     for name, part in (learned or {}).items():
         if name in paths:
             rows = np.flatnonzero(~np.isfinite(paths[name]).all(axis=1) & (times >= part.fitted_at - 1e-3))
             if len(rows):
-                paths[name][rows] = single[name].paths(part.value, history, origins[rows], steps)
-    failures: dict[str, str] = {}
+                try:
+                    paths[name][rows] = single[name].paths(part.value, history, origins[rows], steps)
+                except Exception as error:  # it is asked again as it is fitted anew
+                    failures[name] = said(error)
     wanted = max(1, min(effort.folds, -(-span // round(FOLD_DAYS * history.steps_per_day))))
     for name, model in single.items():
         folds = 1 if model.heavy else wanted
@@ -140,11 +143,11 @@ def trial(
                 continue
             try:
                 value = model.fit(past, time_zone, steps)
+                known = history.first(int(origins[missing].max()) + 1)
+                paths[name][missing] = model.paths(value, known, origins[missing], steps)
             except Exception as error:  # whatever a library raises: the other models go on, and `failures` tells
                 failures[name] = said(error)
                 break
-            known = history.first(int(origins[missing].max()) + 1)
-            paths[name][missing] = model.paths(value, known, origins[missing], steps)
     heard = {name: paths[name] for name in single if paths[name].size and np.isfinite(paths[name]).any()}
     return Trial(origins, heard, space, failures)
 

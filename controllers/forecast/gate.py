@@ -73,12 +73,12 @@ def judge(
         return None
     came, bound = actual[:, leads - 1], censored[:, leads - 1]
     age = (len(known.values) - 1 - origins[:, None] - leads) * known.step_seconds
-    due = (age >= 0) & (age < LIVE_SECONDS) & np.isfinite(came)
+    said = np.array([each[:, leads - 1] for each in (paths, *naives)])
+    due = (age >= 0) & (age < LIVE_SECONDS) & np.isfinite(came) & np.isfinite(said).all(axis=0)
     if due.sum() < MIN_LIVE_PAIRS:
         return None
     weights = np.where(due, 0.5 ** (age / HALF_LIFE_SECONDS), 0.0)
     weights /= np.maximum(weights.sum(axis=0), 1e-9)  # every horizon counts the same
-    said = np.array([each[:, leads - 1] for each in (paths, *naives)])
     expected = np.array(
         [nearest(fitted, lead).expected_miss(said[0, :, row]) for row, lead in enumerate(leads.tolist())]
     )

@@ -29,6 +29,7 @@ class Why(StrEnum):
     NO_SAMPLES = "no_samples"  # nothing usable at all
     FROM_THE_FUTURE = "from_the_future"  # every sample lies after now
     STALE = "stale"  # the newest sample is too old to say anything about the next hour
+    FAILED = "failed"  # a fault of ours, or no model gave a number: the log says which
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault

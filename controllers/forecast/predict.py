@@ -93,6 +93,8 @@ def outlook(
     bias = bias_at(paths[:-1], actual, censored, origins, np.array([newest]), fitted.offset, known.step_seconds)
     path = correct(paths[-1:], fitted.correction, bias, fitted.offset)[0]
     limit = MAX_RISE * float(np.nanmax(known.values))
+    if not np.isfinite(path).all():
+        raise Refusal(Why.FAILED, f"{fitted.model} gave no number for {int((~np.isfinite(path)).sum())} bins")
     path = np.minimum(path, limit)
     naives = [said[name][len(behind) : -1] for name in fitted.yardsticks]
     live = judge(known, fitted, origins, paths[:-1], naives, actual, censored)

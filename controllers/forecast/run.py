@@ -13,7 +13,7 @@ from controllers.forecast.backtest import effort_for
 from controllers.forecast.calendars import Calendars
 from controllers.forecast.facts import Facts, facts
 from controllers.forecast.fit import Fitter
-from controllers.forecast.history import History, Refusal
+from controllers.forecast.history import History, Refusal, Why
 from controllers.forecast.job import Done, Failure, Job
 from controllers.forecast.observe import Observer
 from controllers.forecast.predict import Outlook, outlook
@@ -206,6 +206,10 @@ class Forecaster:
             if before.refused != refusal.why:
                 self._log.warning("forecast_refused", workload=name, reason=refusal.why.value, error=str(refusal))
             return Published(fitted, before.outlook, refusal.why, known)
+        except Exception as error:  # of thinking about this workload: the others get their forecasts
+            if before.refused != Why.FAILED:
+                self._log.exception("forecast_failed", workload=name, kind=type(error).__name__)
+            return Published(fitted, before.outlook, Why.FAILED, known)
         if before.outlook is not None and before.outlook.gate != made.gate:
             self._log.info("gate", workload=name, gate=made.gate.value, before=before.outlook.gate.value)
         return Published(fitted, made, facts=known)

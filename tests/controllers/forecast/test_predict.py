@@ -13,7 +13,7 @@ from controllers.domain import Forecast
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.history import Floats, History, Ints, Refusal, Why
 from controllers.forecast.models import MODELS, Model, last_value
-from controllers.forecast.predict import Gate, forecast, outlook
+from controllers.forecast.predict import Gate, Outlook, forecast, outlook
 from controllers.forecast.selection import Fitted, Stage, select
 
 HORIZONS = (120, 300, 900, 1800, 3600)
@@ -216,6 +216,27 @@ def test_nothing_known_and_nothing_new_are_refused(fortnight: History, fitted: F
         with pytest.raises(Refusal) as refused:
             forecast(history, Calendar(), fitted, now, quantiles=QUANTILES, valid_seconds=900)
         assert refused.value.why is why
+
+
+def test_models_that_give_no_numbers_have_no_say_and_without_any_there_is_no_forecast(
+    fortnight: History, fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_numbers(learned: object, history: History, origins: Ints, steps: int) -> Floats:
+        return np.full((len(origins), steps), np.nan)
+
+    def said() -> Outlook:
+        return outlook(fortnight, Calendar(), fitted, fortnight.end, quantiles=QUANTILES, valid_seconds=900)
+
+    members = list(fitted.learned.learned)
+    monkeypatch.setitem(MODELS, members[-1], replace(MODELS[members[-1]], paths=no_numbers))
+    made = said()
+    assert made.gate is Gate.OPEN
+    assert np.isfinite([value for _, value, _ in made.path]).all()
+    for name in members:
+        monkeypatch.setitem(MODELS, name, replace(MODELS[name], paths=no_numbers))
+    with pytest.raises(Refusal) as refused:
+        said()
+    assert refused.value.why is Why.FAILED
 
 
 def test_censored_demand_is_a_lower_bound(fortnight: History) -> None:

@@ -12,7 +12,11 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from controllers.config import Config
 from controllers.forecast import run
+from controllers.forecast.almanac import Calendar
+from controllers.forecast.history import History
+from controllers.forecast.predict import Outlook
 from controllers.forecast.run import Forecaster
 from controllers.loop import StepError, Tick
 from controllers.sources.prometheus import Kind, SourceError
@@ -176,3 +180,27 @@ def test_the_whole_path_is_told_as_json(forecaster: Forecaster) -> None:
     assert set(told["path"][0]["quantiles"]) == {"0.1", "0.9", "0.98"}
     assert get(forecaster, workload="nobody") == (404, {"error": "no workload 'nobody'", "workloads": [NAME]})
     assert f'<a href="/forecast?workload={NAME}">' in forecaster.landing()
+
+
+def test_a_workload_that_cannot_be_thought_about_costs_the_others_nothing(
+    make: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, real = "default/b", run.forecast_of
+
+    def failing(config: Config, calendar: Calendar, history: History, *rest: Any) -> Outlook:
+        if float(history.values[0]) > 100:
+            raise ZeroDivisionError("of the test")
+        return real(config, calendar, history, *rest)
+
+    monkeypatch.setattr(run, "forecast_of", failing)
+    source = make.FakeSource({other: lambda t: 1000.0, NAME: rate})
+    forecaster = Forecaster(make.config("b", "a", history_days=1), source)
+    monkeypatch.setattr(forecaster.collector, "_clock", lambda: START)
+    try:
+        forecaster.step(tick(0))
+    finally:
+        forecaster.close()
+    found = metrics(forecaster)
+    assert found[f'tidewise_forecast_refused{{reason="failed",workload="{other}"}}'] == 1
+    assert f'tidewise_forecast_gate_open{{workload="{other}"}}' not in found
+    assert found[f'tidewise_forecast_made_timestamp_seconds{{workload="{NAME}"}}'] == START

@@ -98,6 +98,20 @@ def test_a_library_that_is_missing_costs_only_its_model(history: History) -> Non
     assert found.model in ("last_value", "day_naive")
 
 
+def test_a_model_that_cannot_say_anything_costs_only_itself(history: History) -> None:
+    def silent(learned: float, history: History, origins: Ints, steps: int) -> Floats:
+        raise IndexError("of the test")
+
+    dumb = Model(Counted().fit, silent, 0.0)
+    ensemble = replace(MODELS["cheap_ensemble"], members=("last_value", "day_naive", "dumb"))
+    models = small(dumb=dumb, ensemble=ensemble)
+    for before in (None, select(history.first(18 * PER_DAY), UTC, HORIZONS, models, effort=FRUGAL)):
+        found = select(history.first(18 * PER_DAY + HOUR), UTC, HORIZONS, models, effort=FRUGAL, before=before)
+        assert found.left_out["dumb"] == "IndexError: of the test"
+        assert found.model != "dumb"
+        assert "dumb" not in getattr(found.learned, "learned", {})
+
+
 def test_cpu_seconds_are_counted_by_model_and_count_at_the_next_choice(history: History) -> None:
     clock = iter(np.arange(1000.0))
     dear, cheap = Counted(), Counted(1.0001)
