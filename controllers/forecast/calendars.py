@@ -45,20 +45,30 @@ class IcsFile:
             parsed = parsed_ics(self.path)
         except Exception as error:  # whatever a library makes of what somebody wrote
             self._stamp = None if isinstance(error, OSError) else self._stamp
-            if self.readable:
-                structlog.get_logger().warning(
-                    "calendar_unreadable",
-                    file=str(self.path),
-                    error=f"{type(error).__name__}: {error}",
-                    now="what was read before stays in use; correct the file" if self._parsed else "it has no events",
-                )
-            self.readable = False
+            self._unreadable(error, "what was read before stays in use; correct the file")
             return False
         self.readable, self._parsed = True, parsed
         return True
 
     def between(self, begin: datetime, end: datetime, zone: ZoneInfo) -> list[Event]:
-        return [] if self._parsed is None else events_of(self._parsed, begin, end, zone)
+        if self._parsed is None:
+            return []
+        try:
+            return events_of(self._parsed, begin, end, zone)
+        except Exception as error:  # rules that could be written out when it was read, and cannot for these days
+            self._parsed = None
+            self._unreadable(error, "correct the file")
+            return []
+
+    def _unreadable(self, error: Exception, now: str) -> None:
+        if self.readable:
+            structlog.get_logger().warning(
+                "calendar_unreadable",
+                file=str(self.path),
+                error=f"{type(error).__name__}: {error}",
+                now=now if self._parsed else "it has no events",
+            )
+        self.readable = False
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Whose turn it is to be fitted: every workload within the hour, young ones sooner, its heavy models once a day."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controllers.forecast.models import MODELS, Model
 from controllers.forecast.selection import Fitted
@@ -35,10 +35,14 @@ class Turns:
         self._cheap: dict[str, float] = {}  # cost of the last fit without heavy models
         self._standings: dict[str, Standing] = {}
         self._spent: list[Spent] = []
+        self._now = 0.0  # of the last look
         self.slices = slices({}, 0.0, heavy_seconds_per_day)
 
     def due(self, workloads: Iterable[str], now: float) -> list[Turn]:
         """In order: who was never fitted, whose time has come, whose fits failed, whose heavy models' turn it is."""
+        if now < self._now:
+            self._set_back(self._now - now)
+        self._now = now
         every = list(workloads)
         ready = [name for name in every if now >= self._next.get(name, 0.0)]
         ready.sort(key=lambda name: (name in self._failures, name in self._fitted, self._next.get(name, 0.0)))
@@ -81,6 +85,15 @@ class Turns:
             cost = max(cpu_seconds, GUESSED_SECONDS)
             self._standings[name] = Standing(now, cost, 0.0)
             self._spent.append(Spent(now, cost))
+
+    def _set_back(self, seconds: float) -> None:
+        """With the clock: else nobody would be fitted until it has caught up."""
+        self._next = {name: at - seconds for name, at in self._next.items()}
+        self._spent = [replace(each, at=each.at - seconds) for each in self._spent]
+        self._standings = {
+            name: one if one.fitted_at is None else replace(one, fitted_at=one.fitted_at - seconds)
+            for name, one in self._standings.items()
+        }
 
     def _slices(self, workloads: Iterable[str], now: float) -> Slices:
         self._spent = [each for each in self._spent if now - DAY_SECONDS < each.at]

@@ -277,3 +277,19 @@ def test_a_fit_is_told_the_calendar_and_the_year(make: SimpleNamespace) -> None:
     assert jobs[NAME].calendar == Calendars(settings).of(NAME, NOW)
     assert jobs[NAME].hours is not None
     assert len(jobs[NAME].hours.values) == 30 * 24
+
+
+def test_rules_that_cannot_be_written_out_any_more_are_no_events_and_no_fault_of_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.ics"
+    path.write_text(ICS)
+    calendars = Calendars(config({"ics": [str(path)]}))
+    assert calendars.of(NAME, NOW).events
+
+    def failing(*_: object) -> None:
+        raise OverflowError("of the test")
+
+    monkeypatch.setattr("controllers.forecast.calendars.events_of", failing)
+    assert calendars.of(NAME, NOW + 7200).events == ()
+    assert calendars.readable == {str(path): False}

@@ -104,3 +104,16 @@ def test_the_gain_of_heavy_models_is_what_the_best_score_is_below_the_best_witho
     assert gain(replace(month, score={"cheap": 0.5, "slow": 0.6, "both": 0.4}), MODELS) == pytest.approx(0.2)
     assert gain(replace(month, score={"cheap": 0.5}), MODELS) is None
     assert gain(replace(month, score={"cheap": 0.0, "slow": 0.0}), MODELS) is None
+
+
+def test_a_clock_that_was_a_day_ahead_delays_nobody(month: Fitted) -> None:
+    turns = Turns(3600, 15, MODELS)
+    turns.succeeded(Turn("a", False), month, 1.0, DAY)
+    assert turns.due(["a"], DAY) == [Turn("a", True)]
+    turns.succeeded(Turn("a", True), month, 11.0, DAY)
+    assert turns.due(["a"], 60) == []
+    assert turns.slices.spent_seconds == 10  # the heavy models' budget is not forgotten
+    assert turns.due(["a"], 3661) == [Turn("a", False)]
+    turns.succeeded(Turn("a", False), month, 1.0, 3661)
+    assert heavy(turns, ["a"], 19 * 3600) == []
+    assert heavy(turns, ["a"], DAY + 120) == ["a"]
