@@ -182,11 +182,18 @@ def shortfall(predicted: Floats, actual: Floats, censored: Bools) -> Floats:
 def wape(paths: Floats, actual: Floats, censored: Bools, leads: Sequence[int]) -> dict[int, float]:
     """Summed absolute error over summed demand, at each lead (bins); infinite where there was error but no demand."""
     columns = np.array(leads, dtype=np.int64) - 1
-    came = actual[:, columns]
-    error = shortfall(paths[:, columns], came, censored[:, columns])
+    found = wapes(paths[None, :, columns], actual[:, columns], censored[:, columns])
+    return dict(zip(leads, found[0].tolist(), strict=True))
+
+
+def wapes(said: Floats, came: Floats, censored: Bools) -> Floats:
+    """As `wape`, of several models' predictions (models, origins, columns) at once: (models, columns)."""
+    error = shortfall(said, came, censored)
     known = np.isfinite(error)
-    errors, demands = (np.where(known, each, 0.0).sum(axis=0).tolist() for each in (error, came))
-    return {lead: ratio(*sums) for lead, *sums in zip(leads, errors, demands, strict=True)}
+    errors, demands = (np.where(known, each, 0.0).sum(axis=1) for each in (error, came))
+    infinite = np.where(errors > 0, np.inf, 0.0)
+    found: Floats = np.divide(errors, demands, out=infinite, where=(errors > 0) & (demands > 0))
+    return found
 
 
 def ratio(error: float, demand: float) -> float:
@@ -195,15 +202,14 @@ def ratio(error: float, demand: float) -> float:
     return error / demand if demand > 0 else float("inf")
 
 
-def sums_until(values: Floats, leads: Sequence[int]) -> Floats:
-    """Sums of the bins from the first to each of `leads` (origins, leads); one over few gaps is scaled up.
+def sums_until(values: Floats, leads: Ints) -> Floats:
+    """Sums of the bins from the first to each of `leads` (…, origins, leads); one over few gaps is scaled up.
 
     NaN where too little is known.
     """
     known = np.isfinite(values)
-    last = np.array(leads, dtype=np.int64)
-    share = np.cumsum(known, axis=1)[:, last - 1] / last
-    sums = np.cumsum(np.where(known, values, 0.0), axis=1)[:, last - 1]
+    share = np.cumsum(known, axis=-1)[..., leads - 1] / leads
+    sums = np.cumsum(np.where(known, values, 0.0), axis=-1)[..., leads - 1]
     whole: Floats = np.divide(sums, share, out=np.full(sums.shape, np.nan), where=share >= MIN_KNOWN)
     return whole
 

@@ -55,7 +55,7 @@ class Past:
     sums: Floats
     seen: Ints
     shape_sums: Floats  # of values relative to the day that ended there; as many are known
-    newest: Ints  # the newest known bin at each bin; -1 before the first
+    known: Ints  # the bins that are
     offsets: Ints  # local time ahead of UTC in bins, coming bins included
 
 
@@ -152,8 +152,8 @@ def prepare(history: History, fixed: Basis, coming: int) -> Past:
     step, count = history.step_seconds, len(history.values)
     values = np.minimum(history.values, fixed.ceiling)
     sums, seen = cumulative(values)
-    newest = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(count), -1))
-    of_day = every_level(sums, seen, newest, bins(LEVEL_SECONDS[DAY], step)) + fixed.level_offset
+    known = np.flatnonzero(np.isfinite(values))
+    of_day = every_level(sums, seen, known, bins(LEVEL_SECONDS[DAY], step)) + fixed.level_offset
     shape_sums = running(np.where(np.isfinite(values), (values + fixed.level_offset) / of_day, 0.0))
     return Past(
         fixed,
@@ -165,7 +165,7 @@ def prepare(history: History, fixed: Basis, coming: int) -> Past:
         sums,
         seen,
         shape_sums,
-        newest,
+        known,
         utc_offsets(history.start, step, count + coming, fixed.time_zone),
     )
 
@@ -427,29 +427,38 @@ def window(sums: Floats, seen: Ints, at: Ints, size: int | Ints, ahead: int | In
     return np.divide(total, count, out=np.zeros(count.shape), where=known), known
 
 
-def level(sums: Floats, seen: Ints, newest: Ints, at: Ints, size: int | Ints) -> Floats:
+def level(sums: Floats, seen: Ints, known: Ints, at: Ints, size: int | Ints) -> Floats:
     """Mean of the `size` bins that end at each of `at`, or at the newest known bin before it; 0 before the first."""
-    mean, known = window(sums, seen, at, size, 0)
-    if known.all():
+    mean, there = window(sums, seen, at, size, 0)
+    if there.all():
         return mean
-    held, _ = window(sums, seen, newest[at], size, 0)
-    levels: Floats = np.where(known, mean, held)
+    held, _ = window(sums, seen, newest(seen, known, at), size, 0)
+    levels: Floats = np.where(there, mean, held)
     return levels
 
 
-def every_level(sums: Floats, seen: Ints, newest: Ints, size: int) -> Floats:
+def newest(seen: Ints, known: Ints, at: Ints) -> Ints:
+    """The newest known bin at each of `at`; -1 before the first."""
+    found: Ints = np.concatenate(([-1], known))[seen[at + 1]]
+    return found
+
+
+def every_level(sums: Floats, seen: Ints, known: Ints, size: int) -> Floats:
     """`level` at every bin."""
-    few = min(size, len(newest))
+    few = min(size, len(sums) - 1)
     total, count = sums[1:].copy(), seen[1:].copy()
-    total[few:] -= sums[1 : len(newest) - few + 1]
-    count[few:] -= seen[1 : len(newest) - few + 1]
-    mean = np.divide(total, count, out=np.zeros(len(newest)), where=count > 0)
-    levels: Floats = np.where((count == 0) & (newest >= 0), mean[newest], mean)
-    return levels
+    total[few:] -= sums[1 : len(total) - few + 1]
+    count[few:] -= seen[1 : len(count) - few + 1]
+    mean: Floats = np.divide(total, count, out=np.zeros(len(total)), where=count > 0)
+    silent = np.flatnonzero(count == 0)
+    if len(silent):
+        held = newest(seen, known, silent)
+        mean[silent] = np.where(held >= 0, mean[held], 0.0)
+    return mean
 
 
 def log_level(past: Past, at: Ints, seconds: float) -> Floats:
-    mean = level(past.sums, past.seen, past.newest, at, bins(seconds, past.step_seconds))
+    mean = level(past.sums, past.seen, past.known, at, bins(seconds, past.step_seconds))
     logs: Floats = np.log(mean + past.basis.level_offset)
     return logs
 
@@ -457,7 +466,7 @@ def log_level(past: Past, at: Ints, seconds: float) -> Floats:
 def log_levels(past: Past, at: Ints, seconds: Sequence[float]) -> Floats:
     """`log_level` of several trailing means: (seconds, at)."""
     sizes = np.array([bins(each, past.step_seconds) for each in seconds])[:, None]
-    logs: Floats = np.log(level(past.sums, past.seen, past.newest, at, sizes) + past.basis.level_offset)
+    logs: Floats = np.log(level(past.sums, past.seen, past.known, at, sizes) + past.basis.level_offset)
     return logs
 
 

@@ -1,7 +1,7 @@
 """Chooses a workload's model by backtest, and learns from the same backtest how sure it may be."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -25,7 +25,7 @@ from controllers.forecast.backtest import (
     sums_until,
     times_of,
     trial,
-    wape,
+    wapes,
 )
 from controllers.forecast.calibration import Spread, spread
 from controllers.forecast.censoring import lifted
@@ -85,7 +85,7 @@ class Fitted:
     wape_by_horizon: Mapping[str, Mapping[int, float]]
     value: Mapping[int, Spread]  # by lead in bins
     ahead: ahead.Learned  # quantiles of what is ahead: of bins, windows' peaks, arrivals; and their coverage
-    score: Mapping[str, float] = field(default_factory=dict)  # what models were chosen by: see `score_of`
+    score: Mapping[str, float] = field(default_factory=dict)  # what models were chosen by: see `errors_of`
     parts: Mapping[str, Learned] = field(default_factory=dict)  # everything fitted, for the next fit to go on from
     left_out: Mapping[str, str] = field(default_factory=dict)  # models that had no say, and why
     effects: events.Effects = events.NO_EFFECTS  # of the calendar's occasions, which the models have not seen
@@ -166,13 +166,12 @@ def select(
     total: dict[str, float] = {}
     scores: dict[str, float] = {}
     if testable:
-        for name, path in tried.paths.items():
-            if not np.isfinite(path[common]).all():
-                continue
-            table = wape(path[common], actual[common], censored[common], list(testable.values()))
-            by_horizon[name] = {horizon: table[lead] for horizon, lead in testable.items()}
-            total[name] = float(np.mean(list(by_horizon[name].values())))
-            scores[name] = score_of(path[common], actual[common], censored[common], list(testable.values()))
+        whole = {name: rows for name, path in tried.paths.items() if np.isfinite(rows := path[common]).all()}
+        bins, windows = errors_of(np.array(list(whole.values())), actual[common], censored[common], testable.values())
+        for name, of_bins, of_windows in zip(whole, bins, windows, strict=True):
+            by_horizon[name] = dict(zip(testable, of_bins.tolist(), strict=True))
+            total[name] = float(of_bins.mean())
+            scores[name] = float(np.mean([of_bins, of_windows]))
     usable = {name for name in scores if name in parts or name in weights}
     costs = same.cpu_seconds if same else {}
     chosen = min(sorted(usable), key=lambda name: scores[name] * margin(name, models, costs), default="last_value")
@@ -324,15 +323,15 @@ def comparable(paths: Mapping[str, Floats], count: int) -> Bools:
     return common
 
 
-def score_of(paths: Floats, actual: Floats, censored: Bools, leads: Sequence[int]) -> float:
-    """Mean over the leads of two errors: of the bin there, and of the mean of all bins until there.
+def errors_of(paths: Floats, actual: Floats, censored: Bools, leads: Collection[int]) -> tuple[Floats, Floats]:
+    """WAPE (models, leads) of `paths` (models, origins, steps): of the bin at each lead, and of all bins until there.
 
-    A decision looks at a whole window, a chart at one point; a model should be good at both.
+    A decision looks at a whole window, a chart at one point; a model is chosen by the mean of both.
     """
-    bins = wape(paths, actual, censored, leads)
-    bounds = np.logical_or.accumulate(censored, axis=1)[:, np.array(leads) - 1]
-    sums = wape(sums_until(paths, leads), sums_until(actual, leads), bounds, range(1, len(leads) + 1))
-    return float(np.mean([*(bins[lead] for lead in leads), *sums.values()]))
+    last = np.array(list(leads), dtype=np.int64)
+    bins = wapes(paths[:, :, last - 1], actual[:, last - 1], censored[:, last - 1])
+    bounds = np.logical_or.accumulate(censored, axis=1)[:, last - 1]
+    return bins, wapes(sums_until(paths, last), sums_until(actual, last), bounds)
 
 
 def margin(name: str, models: Mapping[str, Model], costs: Mapping[str, float]) -> float:

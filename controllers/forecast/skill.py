@@ -62,24 +62,31 @@ def judged_leads(horizons: Sequence[int], step_seconds: float) -> list[int]:
 
 def skill(records: Sequence[Record], now: float) -> Skill:
     """`records` may not overlap in time."""
+    records = [each for each in records if len(each.due)]
+    if not records:
+        return UNKNOWN_SKILL
+    due, model = (np.concatenate(each) for each in zip(*((one.due, one.model) for one in records), strict=True))
+    weights = np.repeat([each.every_seconds for each in records], [len(each.due) for each in records])
+    naives = np.concatenate([each.naives for each in records], axis=1)
+
+    def over(seconds: float, least: int) -> float | None:
+        late = (due > now - seconds) & (due <= now + 1e-3)
+        return _over(model[late], naives[:, late], weights[late], seconds, least)
+
     return Skill(
-        _over(records, now, DAY_SECONDS, MIN_ROWS),
-        _over(records, now, WEEK_SECONDS, MIN_ROWS),
-        _over(records, now, DAY_SECONDS / 4, MIN_ROWS // 2),
+        over(DAY_SECONDS, MIN_ROWS),
+        over(WEEK_SECONDS, MIN_ROWS),
+        over(DAY_SECONDS / 4, MIN_ROWS // 2),
     )
 
 
-def _over(records: Sequence[Record], now: float, seconds: float, least: int) -> float | None:
-    """One hour of a change that nobody could foresee may not outweigh a day of good forecasts, hence `WORST`."""
-    late = [(each, (each.due > now - seconds) & (each.due <= now + 1e-3)) for each in records]
-    late = [(each, within) for each, within in late if within.any()]
-    rows = sum(int(within.sum()) for _, within in late)
-    stands_for = sum(each.every_seconds * int(within.sum()) for each, within in late)
-    if rows < least or stands_for < MIN_SHARE * min(seconds, DAY_SECONDS):
+def _over(model: Floats, naives: Floats, weights: Floats, seconds: float, least: int) -> float | None:
+    """One hour of a change that nobody could foresee may not outweigh a day of good forecasts, hence `WORST`.
+
+    `weights`: seconds that each forecast stands for.
+    """
+    if len(model) < least or weights.sum() < MIN_SHARE * min(seconds, DAY_SECONDS):
         return None
-    weights = np.concatenate([np.full(int(within.sum()), each.every_seconds) for each, within in late])
-    model = np.concatenate([each.model[within] for each, within in late])
-    naives = np.concatenate([each.naives[:, within] for each, within in late], axis=1)
     best = naives[int(np.argmin(naives @ weights))]
     usual = float(best @ weights) / float(weights.sum())
     if not usual > 0:

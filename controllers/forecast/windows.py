@@ -7,7 +7,8 @@ all: where demand is zero half of the time, a quantile of all windows would fail
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -133,7 +134,12 @@ def learn(
 ) -> Learned:
     """From a backtest: `paths` (origins, steps) of the chosen model, NaN where it had no say."""
     step = history.step_seconds
-    windows = asked(horizons, decision, step, shift)
+    every_window = asked(horizons, decision, step, shift)
+    # those that are the same in bins this long are learned once
+    alike = [(window.first, window.last, window.reading) for window in every_window]
+    once = sorted({alike.index(key) for key in alike})
+    own = np.array([once.index(alike.index(key)) for key in alike])
+    windows = [every_window[row] for row in once]
     said = seen(history, origins, paths, windows)
     times = times_of(origins, history)
     cut = round((1 - HELD_OUT) * len(origins))
@@ -142,19 +148,18 @@ def learn(
     _, held = _followed(windows, first, said.part(slice(cut, None)), times[cut:], history.end, step)
     found, relative = _calibrated(windows, said, times, history.end, step)
     state, all_held = _shifted(found, relative)
-    reach = np.array([window.last * history.step_seconds for window in windows])
-    due = times[:, None] + reach
+    due = times[:, None] + np.array([window.last * step for window in every_window])
     recent = (due > history.end - DAY_SECONDS).any(axis=1)
     return Learned(
-        tuple(windows),
+        tuple(every_window),
         decision,
         every,
-        found[0],
-        found[1],
-        state,
+        _rows(found[0], own),
+        _rows(found[1], own),
+        _rows(state, own),
         due[recent],
-        all_held[recent].astype(np.float32),
-        coverage(windows, held),
+        all_held[recent][:, own].astype(np.float32),
+        coverage(every_window, held[:, own]),
     )
 
 
@@ -241,6 +246,16 @@ def coverage(windows: Sequence[Window], held: Floats) -> tuple[Coverage, ...]:
         for q, share, count in zip(TRACKED.tolist(), row, number, strict=True)
         if count
     )
+
+
+_Rows = TypeVar("_Rows", Bands, Residuals, State)
+
+
+def _rows(each: _Rows, rows: Ints) -> _Rows:
+    arrays: dict[str, Any] = {
+        field.name: value[rows] for field in fields(each) if isinstance(value := getattr(each, field.name), np.ndarray)
+    }
+    return replace(each, **arrays)
 
 
 _Calibrated = tuple[Bands, Residuals, State]

@@ -14,7 +14,7 @@ from controllers.forecast.features import Basis
 from controllers.forecast.history import DAY_SECONDS, Bools, Floats, History, Ints, local_day_numbers, utc_offsets
 
 SLOT_SECONDS = 300.0
-BLOCK = 96  # bins of an exponential mean that are worked on at once; longer, and its weights overflow
+BLOCK = 192  # bins of an exponential mean that are worked on at once; longer, and its weights overflow
 VANISHING = 1e-12
 SOFTER = 5.0
 

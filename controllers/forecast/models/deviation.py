@@ -107,7 +107,8 @@ def learn(recent: Floats, came: Floats, level: Floats, age_days: Floats, lower: 
         moved = SHIFT * (shifts @ coefficients - 1.0)
         trust = SHIFT_SHARE * float(importance.sum()) * SHIFT**2 / np.maximum(np.abs(moved), 0.02)
         gram += (shifts.T * trust) @ shifts
-        gram[np.diag_indices(len(x))] += PENALTY * np.diag(gram) + 1e-6 * len(y) + 1e-9
+        gram.flat[:: len(x) + 1] *= 1.0 + PENALTY
+        gram.flat[:: len(x) + 1] += 1e-6 * len(y) + 1e-9
         coefficients = np.linalg.solve(gram, weighted @ y + shifts.T @ trust)
         missed = y - coefficients @ x
         floor = max(1e-3, 0.3 * float(np.median(np.abs(missed))))

@@ -56,14 +56,14 @@ def fit(history: History, time_zone: str, steps: int) -> Learned:
         coming = []
         for lead in leads.tolist():
             at = recent[: max(0, len(recent) - lead)]
-            coming.append(
-                (days.places[at] - skip, season.at(row, days, at, days.places[at + lead]), part.values[at + lead])
-            )
+            shape, came = season.at(row, days, at, days.places[at + lead]), part.values[at + lead]
+            due = np.isfinite(came)
+            coming.append((days.places[at[due]] - skip, shape[due], came[due] + fixed.level_offset))
         for column, share in enumerate(shares.tolist()):
             level = exponential_mean(rest, known, share)
             for place, (at, shape, came) in enumerate(coming):
-                missed = np.abs(np.exp(level[at] + shape) - fixed.level_offset - came)
-                errors[row, column, place] = np.nansum(np.minimum(missed, fixed.ceiling))
+                missed = np.abs(np.exp(level[at] + shape) - came)
+                errors[row, column, place] = np.minimum(missed, fixed.ceiling).sum()
     best = int(errors.min(axis=1).sum(axis=1).argmin())
     return Learned(fixed, mixes[best], leads, shares[errors[best].argmin(axis=0)], season.state, phases)
 

@@ -31,11 +31,11 @@ def test_origins_visit_every_time_of_the_day(count: int, day: int) -> None:
 def test_a_sum_over_few_gaps_is_scaled_up() -> None:
     row = np.full((1, 10), 2.0)
     row[0, 4] = NAN
-    assert sums_until(row, [2, 10])[0].tolist() == pytest.approx([4.0, 20.0])
+    assert sums_until(row, np.array([2, 10]))[0].tolist() == pytest.approx([4.0, 20.0])
 
 
 def test_too_little_known_has_no_sum() -> None:
-    assert np.isnan(sums_until(np.array([[1.0, NAN, NAN]]), [3])).all()
+    assert np.isnan(sums_until(np.array([[1.0, NAN, NAN]]), np.array([3]))).all()
 
 
 def test_only_forecasts_that_had_come_due_within_the_memory_are_remembered() -> None:

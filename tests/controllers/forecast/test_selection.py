@@ -12,7 +12,7 @@ from controllers.forecast.almanac import Calendar, Event
 from controllers.forecast.backtest import CLOSE, FRUGAL, Effort, effort_for, memory_of, trial
 from controllers.forecast.history import Floats, History, Ints
 from controllers.forecast.models import MODELS, Model, last_value
-from controllers.forecast.selection import LIMIT_SECONDS, NOT_ITS_TURN, TOO_YOUNG, Stage, margin, score_of, select
+from controllers.forecast.selection import LIMIT_SECONDS, NOT_ITS_TURN, TOO_YOUNG, Stage, errors_of, margin, select
 
 STEP, PER_DAY, HOUR = 300.0, 288, 12
 HORIZONS = (900, 3600)
@@ -158,8 +158,10 @@ def test_the_choice_is_no_worse_than_the_best_naive_forecast(make: SimpleNamespa
 def test_a_point_and_the_mean_until_there_both_count() -> None:
     actual = np.tile([2.0, 4.0], (5, 1))
     none = np.zeros(actual.shape, dtype=np.bool_)
-    assert score_of(actual, actual, none, [2]) == 0.0
-    assert score_of(np.tile([2.0, 8.0], (5, 1)), actual, none, [2]) == pytest.approx((1.0 + 4 / 6) / 2)
+    twice_at_last = np.tile([2.0, 8.0], (5, 1))
+    bins, windows = errors_of(np.array([actual, twice_at_last]), actual, none, [2])
+    assert bins.tolist() == [[0.0], [1.0]]
+    assert windows.tolist() == [[0.0], [pytest.approx(4 / 6)]]
 
 
 def test_origins_stay_the_same_from_one_trial_to_the_next(history: History) -> None:
