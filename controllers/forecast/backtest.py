@@ -45,9 +45,6 @@ class Trial:
     spacing: int = 0  # bins between two origins
     failures: Mapping[str, str] = field(default_factory=dict)  # models that could not be fitted, and why
 
-    def outcome(self, history: History, steps: int) -> tuple[Floats, Bools]:
-        return outcome(history, self.origins, steps)
-
 
 @dataclass(frozen=True, slots=True)
 class Memory:

@@ -21,7 +21,6 @@ SMOOTH = 0.03  # errors below this share of the usual one count as that: bounds 
 FLOOR = 0.1  # least distance between two levels, relative to the prediction and a fifth of the usual level
 LOW = 0.2
 FARTHEST = 50.0  # a residual counts as at most this many distances
-EMPTY: Floats = np.empty(0)
 # What is taken for granted before any outcome was seen: the prediction itself, and errors of half of it.
 START = np.array([[0.0, 0.0, 1.0, 0.0]] * 3)
 UNKNOWN = np.array([[0.0, 0.0, 1.0 + ratio, 0.0] for ratio in (-UNKNOWN_RATIO, 0.0, UNKNOWN_RATIO)])

@@ -1,10 +1,8 @@
 """How far reality strays from one bin's prediction: what the gate may expect of a model. Quantiles: see `bands`.
 
-The scale s(p) = a·m + b·sqrt(m·p) + c·p, with m the usual level and a, b, c >= 0 fitted to the absolute residuals,
-holds a floor, counting noise and relative error at once; residuals divided by it are comparable at night and at noon,
-and at zero. Quantile q of the prediction p is p + s(p)·z, z being the ceil((n + 1)·q)-th smallest of n scaled
-residuals (Vovk et al. 2005; Lei et al. 2018). On the reference traces this had a pinball loss 20 % (q = 0.9) and 30 %
-(q = 0.98) below that of ratios on a log scale, at the same coverage.
+The absolute error to be expected at a prediction p is a·m + b·sqrt(m·p) + c·p, with m the usual level and a, b, c >= 0
+fitted to the residuals: a floor, counting noise and relative error at once, so that errors are comparable at night and
+at noon, and at zero.
 """
 
 import itertools
@@ -26,34 +24,15 @@ class Spread:
 
     level: float  # m
     scale: tuple[float, float, float]  # a, b, c
-    scaled: Floats  # ascending; empty: unknown, wide on purpose
-
-    def scale_of(self, prediction: Floats) -> Floats:
-        a, b, c = self.scale
-        scales: Floats = a * self.level + b * np.sqrt(self.level * prediction) + c * prediction
-        return scales
 
     def expected_miss(self, prediction: Floats) -> Floats:
         """Mean absolute error to be expected at each prediction."""
-        miss: Floats = self.scale_of(prediction) * (float(np.abs(self.scaled).mean()) if len(self.scaled) else 1.0)
+        a, b, c = self.scale
+        miss: Floats = a * self.level + b * np.sqrt(self.level * prediction) + c * prediction
         return miss
 
-    def quantile(self, prediction: Floats, q: float, widen: float = 1.0) -> Floats:
-        """The q-quantile at each prediction (>= 0); never below 0. `widen`: factor on the distance, for worse days."""
-        bounded: Floats = np.maximum(prediction + self.scale_of(prediction) * (widen * self.z(q)), 0.0)
-        return bounded
 
-    def z(self, q: float) -> float:
-        """Scaled residual at q. Beyond what n residuals support: an exponential tail, not the largest seen."""
-        count = len(self.scaled)
-        if count < ENOUGH:  # a Laplace distribution whose mean absolute deviation is the scale
-            return math.log(2 * q) if q < 0.5 else -math.log(2 * (1 - q))
-        if q < 0.5:
-            return -_upper(-self.scaled[::-1], 1 - q)
-        return _upper(self.scaled, q)
-
-
-UNKNOWN = Spread(0.0, (0.0, 0.0, UNKNOWN_RATIO), np.empty(0))
+UNKNOWN = Spread(0.0, (0.0, 0.0, UNKNOWN_RATIO))
 
 
 def spread(predicted: Floats, actual: Floats) -> Spread:
@@ -64,14 +43,15 @@ def spread(predicted: Floats, actual: Floats) -> Spread:
         return UNKNOWN
     level = float(y.mean())
     if level <= 0 and float(p.max()) <= 0:
-        return Spread(0.0, (0.0, 0.0, 0.0), np.zeros(len(p)))  # nothing was predicted and nothing came
+        return Spread(0.0, (0.0, 0.0, 0.0))  # nothing was predicted and nothing came
     level = max(level, float(p.mean()))
     miss = np.abs(y - p)
     parts = np.array([np.full(len(p), level), np.sqrt(level * p), p])
-    a, b, c = non_negative(parts, miss, 1.0 / (p + 0.2 * level))
-    shape = Spread(level, (a, b, c), np.zeros(0))
-    scales = np.maximum(shape.scale_of(p), 1e-9 * level)
-    return Spread(level, (a, b, c), np.sort((y - p) / scales))
+    found = np.array(non_negative(parts, miss, 1.0 / (p + 0.2 * level)))
+    # least squares weigh an error by its size; what is asked about is its mean, in units of what was found
+    usual = float((miss / np.maximum(found @ parts, 1e-9 * level)).mean())
+    a, b, c = (usual * found).tolist()
+    return Spread(level, (a, b, c))
 
 
 def non_negative(parts: Floats, wanted: Floats, weights: Floats) -> tuple[float, float, float]:
@@ -95,14 +75,3 @@ def non_negative(parts: Floats, wanted: Floats, weights: Floats) -> tuple[float,
             if (x @ missed <= near).all():
                 break
     return float(best[1][0]), float(best[1][1]), float(best[1][2])
-
-
-def _upper(ascending: Floats, q: float) -> float:
-    count = len(ascending)
-    rank = math.ceil((count + 1) * q - 1e-9)
-    if rank <= count:
-        return float(ascending[rank - 1])
-    # all that the largest one vouches for is count / (count + 1); beyond, the mean excess of the top fifth goes on
-    start = float(ascending[int(0.8 * count)])
-    excess = float((ascending[int(0.8 * count) :] - start).mean())
-    return float(ascending[-1]) + excess * math.log((1 / (count + 1)) / (1 - q))
