@@ -1,14 +1,17 @@
-"""`tidewise forecast backtest`: how good would the forecasts have been, on the user's own data?"""
+"""`tidewise forecast backtest`: how good would the forecasts have been, on your own data?"""
 
 import argparse
 import json
+import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
+from pydantic import ValidationError
 
 from controllers.config import Config, Prometheus, load
 from controllers.forecast.almanac import Calendar
@@ -48,7 +51,9 @@ def main(argv: list[str]) -> int:
     what.add_argument("--promql", metavar="QUERY", help="an expression that gives one series: demand per second")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--config", type=Path, metavar="FILE", help="whose Prometheus is asked")
-    where.add_argument("--url", metavar="URL", help="the Prometheus that is asked (default: http://127.0.0.1:9090)")
+    where.add_argument(
+        "--url", type=_url, metavar="URL", help="the Prometheus that is asked (default: http://127.0.0.1:9090)"
+    )
     parser.add_argument("--days", type=_days, default=7.0, metavar="N", help="how many are walked through (default: 7)")
     parser.add_argument(
         "--horizon", type=_horizon, default=3600, metavar="SECONDS", help="how far ahead (default: 3600)"
@@ -69,12 +74,13 @@ def main(argv: list[str]) -> int:
     except (TraceError, SourceError, Refusal) as error:
         print(error, file=sys.stderr)
         return 1
+    name = str(options.trace or options.promql)
     rows = len(rows_of(history, options.horizon, options.days))
     if rows < FEWEST_ROWS:
         hours = history.known_seconds / 3600
         print(
-            f"found {hours:.0f} hours of demand; half of it is learned from, and the rest has {rows} full hours to "
-            f"forecast at; at least {FEWEST_ROWS} are needed",
+            f"{name}: found {hours:.0f} hours of demand; half of it is learned from, and the rest has {rows} full "
+            f"hours to forecast at; at least {FEWEST_ROWS} are needed",
             file=sys.stderr,
         )
         return 1
@@ -88,7 +94,6 @@ def main(argv: list[str]) -> int:
         progress=Progress(),
     )
     report = told(found, history)
-    name = str(options.trace or options.promql)
     print(json.dumps({"of": name, **report}, indent=2) if options.format == "json" else table(name, report))
     return drawn(found, name, report, options.out) if options.out else 0
 
@@ -118,8 +123,10 @@ def read_query(source: Source, expr: str, days: float, now: float) -> History:
     end = now // STEP_SECONDS * STEP_SECONDS
     found = list(source.range(expr, end - days * DAY_SECONDS, end, STEP_SECONDS, 120.0).complete())
     if len(found) > 1:
-        labels = " and ".join(str(dict(series.labels)) for series in found[:2])
-        raise TraceError(f"{source.url}: {expr} gives {len(found)} series ({labels}, …); write sum({expr})")
+        several = " and ".join(_selector(series.labels) for series in found[:2]) + (", …" if len(found) > 2 else "")
+        raise TraceError(
+            f"{source.url}: {expr} gives {len(found)} series ({several}); choose one, or write sum({expr})"
+        )
     samples = [(sample.at, sample.value) for series in found for sample in series.samples]
     return regular(samples, step_seconds=STEP_SECONDS, now=now, days=days)
 
@@ -249,18 +256,39 @@ def _number(figure: float | None) -> str:
     return "–" if figure is None else f"{figure:.2f}"
 
 
+def _selector(labels: Mapping[str, str]) -> str:
+    """A series as one would ask for it."""
+    inner = ", ".join(f'{name}="{value}"' for name, value in labels.items() if name != "__name__")
+    return f"{labels.get('__name__', '')}{{{inner}}}"
+
+
 def _days(text: str) -> float:
-    days = float(text)
+    days = _number_in(text)
     if not 0 < days <= 366:
         raise argparse.ArgumentTypeError(f"found {text}; write a number of days, up to 366")
     return days
 
 
 def _horizon(text: str) -> int:
-    seconds = int(text)
-    if not 60 <= seconds <= 86_400:
+    seconds = _number_in(text)
+    if not 60 <= seconds <= 86_400 or seconds % 1:
         raise argparse.ArgumentTypeError(f"found {text}; write 60 to 86400 seconds")
-    return seconds
+    return int(seconds)
+
+
+def _number_in(text: str) -> float:
+    """NaN where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _url(text: str) -> str:
+    try:
+        return Prometheus(url=text).url
+    except ValidationError:
+        raise argparse.ArgumentTypeError(f"found {text}; write http://HOST:PORT or https://HOST:PORT") from None
 
 
 def _zone(text: str) -> str:

@@ -8,6 +8,7 @@ from controllers.config import load
 from controllers.config.processes import scheduler_address
 from controllers.forecast.run import build
 from controllers.sources.prometheus import Source
+from exporters.runtime.logs import configure_logs
 
 EXAMPLES = """\
 examples:
@@ -37,10 +38,11 @@ def main(argv: list[str]) -> int:
         forecast = config.forecast.model_copy(update={"scheduler": options.scheduler})
         config = config.model_copy(update={"forecast": forecast})
     source = Source(config.prometheus)
-    if options.once or options.explain:
+    if options.once or options.explain is not None:
         from controllers.forecast.once import explained, once
 
-        if options.explain:
+        configure_logs("forecast", "warning")  # on stderr: the answer alone is on stdout
+        if options.explain is not None:
             return explained(config, source, options.explain, options.format, heavy=not options.quick)
         return once(config, source, options.format, heavy=options.heavy)
     return loop.run(build(config, source))
@@ -53,13 +55,17 @@ def parsed(argv: list[str]) -> argparse.Namespace:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", type=Path, default=Path("tidewise.yaml"), metavar="FILE")
+    parser.add_argument(
+        "--config", type=Path, default=Path("tidewise.yaml"), metavar="FILE", help="default: tidewise.yaml"
+    )
     parser.add_argument(
         "--scheduler", type=_address, metavar="tcp://HOST:PORT", help="fit on the Dask cluster of this scheduler"
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--once", action="store_true", help="make one forecast of every workload, print it and end")
-    what.add_argument("--explain", metavar="WORKLOAD", help="say why its forecast is as it is, and end")
+    what.add_argument(
+        "--explain", metavar="WORKLOAD", nargs="?", const="", help="say why its forecast is as it is, and end"
+    )
     parser.add_argument("--format", choices=("table", "json"), default="table", help="of --once and --explain")
     models = parser.add_mutually_exclusive_group()
     models.add_argument("--heavy", action="store_true", help="--once: with the models that take seconds to fit")

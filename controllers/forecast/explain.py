@@ -10,6 +10,7 @@ from controllers.forecast.almanac import Calendar
 from controllers.forecast.facts import Facts
 from controllers.forecast.history import DAY_SECONDS, Floats, History, local_day_numbers, utc_offsets
 from controllers.forecast.models import MODELS, ridge, trees
+from controllers.forecast.models.ensemble import Mixture
 from controllers.forecast.occasions import PIECES, occasions
 from controllers.forecast.predict import Outlook
 from controllers.forecast.seasons import without
@@ -110,16 +111,15 @@ def explain(
 
 def in_use(fitted: Fitted) -> list[str]:
     """The model, or an ensemble's members that have a say, the weightiest first."""
-    members = MODELS[fitted.model].members
-    if not members:
+    if not isinstance(fitted.learned, Mixture):
         return [fitted.model]
     shares = shares_of(fitted)
-    return sorted((m for m in members if m in fitted.parts and shares.get(m, 1.0) > 0), key=lambda m: -shares.get(m, 0))
+    return sorted(fitted.learned.learned, key=lambda member: -shares.get(member, 0.0))
 
 
 def shares_of(fitted: Fitted) -> dict[str, float]:
     """Weights of the members at the longest horizon; empty without an ensemble."""
-    weights = getattr(fitted.learned, "weights", {}) if MODELS[fitted.model].members else {}
+    weights = fitted.learned.weights if isinstance(fitted.learned, Mixture) else {}
     at = leads_in(max(fitted.horizons), fitted.step_seconds) - 1
     return {name: float(each[min(at, len(each) - 1)]) for name, each in weights.items()}
 

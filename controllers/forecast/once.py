@@ -74,6 +74,9 @@ class Reading:
 
 def once(config: Config, source: Source, form: str, *, heavy: bool = False) -> int:
     """One forecast of every workload. 1 when one of them has none."""
+    if not config.workloads:
+        print("the configuration has no workload; write one under 'workloads'", file=sys.stderr)
+        return 1
 
     def show(reading: Reading, workload: str) -> dict[str, object]:
         found = reading.answer(workload, heavy=heavy)
@@ -83,11 +86,13 @@ def once(config: Config, source: Source, form: str, *, heavy: bool = False) -> i
 
 
 def explained(config: Config, source: Source, asked: str, form: str, *, heavy: bool = True) -> int:
-    """Why the forecast of one workload is as it is. 1 when there is none."""
-    workload = config.workload(asked)
+    """Why the forecast of one workload is as it is; '' is the only one there is. 1 when there is none."""
+    only = config.workloads[0] if len(config.workloads) == 1 and not asked else None
+    workload = only or config.workload(asked)
     if workload is None:
         known = ", ".join(w.identity for w in config.workloads) or "none"
-        print(f"found no workload '{asked}'; the configuration has: {known}", file=sys.stderr)
+        problem = f"found no workload '{asked}'" if asked else "which workload?"
+        print(f"{problem}; the configuration has: {known}", file=sys.stderr)
         return 2
 
     def show(reading: Reading, name: str) -> dict[str, object]:

@@ -56,7 +56,7 @@ def _walk(axes: Any, found: Walk) -> None:
     formatter = dates.ConciseDateFormatter(axes.xaxis.get_major_locator())  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_formatter(formatter)
     axes.legend(loc="upper right", ncols=4, frameon=True)
-    axes.set_title("What came, and what had been said about it", loc="left")
+    axes.set_title("What came, and what had been said about it (UTC)", loc="left")
 
 
 def _by_lead(axes: Any, found: Walk, report: dict[str, Any]) -> None:
@@ -75,7 +75,7 @@ def _by_lead(axes: Any, found: Walk, report: dict[str, Any]) -> None:
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("minutes ahead")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.legend(frameon=False)
     axes.set_title("Error by lead", loc="left")
 
@@ -85,7 +85,7 @@ def _by_hour(axes: Any, found: Walk) -> None:
     axes.axhline(GOAL_ERROR, color="tab:green", linestyle="--")
     axes.set_xticks(range(0, 24, 3))
     axes.set_xlabel(f"hour of the day ({found.time_zone})")
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_title("Error by hour of the day", loc="left")
 
 

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from controllers.forecast.facts import Facts
 from controllers.forecast.history import Why
-from controllers.forecast.models import MODELS
+from controllers.forecast.models.ensemble import Mixture
 from controllers.forecast.predict import Outlook
 from controllers.forecast.selection import Fitted
 from controllers.forecast.slices import Slices
@@ -179,7 +179,7 @@ def _fits(fits: Mapping[str, Fitted]) -> Iterator[Metric]:
     )
     skill = GaugeMetricFamily(
         "tidewise_forecast_backtest_skill_ratio",
-        "Backtest error relative to the seasonal naive's; below 1 is better.",
+        "Backtest error relative to that of the best naive model; below 1 is better.",
         labels=["workload", "model"],
     )
     per_model = ["workload", "model"]
@@ -202,8 +202,9 @@ def _fits(fits: Mapping[str, Fitted]) -> Iterator[Metric]:
         labels=per_model,
     )
     for name, fitted in fits.items():
-        for model in sorted(set(MODELS[fitted.model].members) & set(fitted.parts)):
-            member.add_metric([name, model], 1)
+        if isinstance(fitted.learned, Mixture):
+            for model in sorted(fitted.learned.learned):
+                member.add_metric([name, model], 1)
         for model, part in fitted.parts.items():
             age.add_metric([name, model], part.fitted_at)
             cost.add_metric([name, model], part.cpu_seconds)
@@ -213,11 +214,11 @@ def _fits(fits: Mapping[str, Fitted]) -> Iterator[Metric]:
         stage.add_metric([name, fitted.stage.value], 1)
         trained.add_metric([name], fitted.trained_at)
         history.add_metric([name], fitted.history_seconds)
-        naive = fitted.wape.get("seasonal_naive", 0.0)
+        naive = fitted.best_naive
         for model, error in fitted.wape.items():
             wape.add_metric([name, model], error)
-            if naive > 0:
-                skill.add_metric([name, model], error / naive)
+            if naive:
+                skill.add_metric([name, model], min(error / naive, MAX_SKILL))
     yield from (info, stage, trained, history, wape, skill, member, age, cost, left_out)
 
 

@@ -59,7 +59,7 @@ class Rollups:
         if end < begin:
             return
         low, high = (begin - 1) * per_hour + 1 - fine.first, end * per_hour + 1 - fine.first
-        parts = fine.values[:, low:high].reshape(len(fine.values), -1, per_hour)
+        parts = fine.values[:, low:high].reshape(len(fine.values), end - begin + 1, per_hour)
         finite = np.isfinite(parts)
         counts = finite.sum(axis=2)
         sums = np.where(finite, parts, 0.0).sum(axis=2)

@@ -22,7 +22,10 @@ def as_json(workload: str, made: Outlook, fitted: Fitted | None) -> dict[str, An
         "seasonal_naive_days": fitted.naive.days if fitted and fitted.naive else None,
         "backtest_wape": {model: finite(error) for model, error in fitted.wape.items()} if fitted else {},
         "gate": {"open": made.forecast.gate_open, "reason": made.gate.value},
-        "skill": {name: None if ratio is None else finite(ratio) for name, ratio in asdict(made.skill).items()},
+        "skill": {  # named as on /metrics
+            window: None if ratio is None else finite(ratio)
+            for window, ratio in (("6h", made.skill.quarter), ("1d", made.skill.day), ("7d", made.skill.week))
+        },
         "last_hour": {kind: finite(error) for kind, error in asdict(made.live).items()} if made.live else None,
         "data_age_seconds": made.data_age_seconds,
         "widened": made.widened,

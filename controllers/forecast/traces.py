@@ -20,6 +20,7 @@ STEPS = tuple(step for step in range(60, HOUR_SECONDS + 1) if HOUR_SECONDS % ste
 SLACK = 1.05  # a usual distance up to this much longer than a step counts as that step
 MAX_BINS = 5_000_000
 FEWEST_ROWS = 3
+MILLISECONDS = 1e11  # no time in seconds is as late: the year 5138
 
 
 class TraceError(Exception):
@@ -52,6 +53,8 @@ def read_samples(path: Path) -> tuple[Floats, Floats]:
             raise TraceError(
                 f"{path}:{line}: found the time {cells[0]!r}; write 2026-01-31T12:00:00Z or Unix seconds"
             ) from None
+        if times[-1] >= MILLISECONDS:
+            raise TraceError(f"{path}:{line}: found the time {cells[0]!r}; write seconds instead of milliseconds")
         try:
             values.append(float(cells[1]) if cells[1].strip() else math.nan)
         except ValueError:

@@ -15,6 +15,7 @@ from controllers.forecast.backtest import Learned
 from controllers.forecast.facts import Facts, facts, floors
 from controllers.forecast.gate import Gate
 from controllers.forecast.history import History, Why
+from controllers.forecast.models.ensemble import Mixture
 from controllers.forecast.predict import Outlook
 from controllers.forecast.publish import ForecastCollector, Process, Published
 from controllers.forecast.skill import UNKNOWN_SKILL, Skill
@@ -38,8 +39,9 @@ def fitted() -> SimpleNamespace:
         stage=SimpleNamespace(value="cheap"),
         trained_at=900.0,
         history_seconds=86_400.0,
-        wape={"cheap_ensemble": 0.1, "seasonal_naive": 0.2},
-        learned=None,
+        wape={"cheap_ensemble": 0.1, "seasonal_naive": 0.2, "last_value": 0.25},
+        best_naive=0.2,
+        learned=Mixture({"ridge": None, "fourier": None}),
         parts={name: Learned(None, 900.0, 0.25) for name in ("ridge", "fourier")}
         | {"arima": Learned(None, 500.0, 4.0)},
         left_out={"random_forest": "not fitted within the last two days"},

@@ -53,7 +53,12 @@ MISTAKES = [
     ("a few rows", "timestamp,value\n0,1\n60,1\n", ": found 2 usable rows"),
     ("nothing", "", ": found 0 usable rows"),
     ("days between rows", "".join(f"{day * 86400},1\n" for day in range(5)), ": found 86400 s between rows"),
-    ("a time in another age", "0,1\n60,1\n120,1\n1e12,1\n", "is one of the times wrong?"),
+    ("a time in another age", "0,1\n60,1\n120,1\n1e10,1\n", "is one of the times wrong?"),
+    (
+        "milliseconds",
+        "1700000000000,1\n",
+        ":1: found the time '1700000000000'; write seconds instead of milliseconds",
+    ),
 ]
 
 
