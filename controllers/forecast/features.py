@@ -324,7 +324,7 @@ def grid(past: Past, first: int, end: int) -> Grid:
     back = max(0, -(-(low - int(past.offsets[0])) // day))
     row = np.arange(back + (high - low) // day)[:, None]
     cells = (low - back * day) + row * day + np.arange(width)
-    # days gain weight instead of losing it: a mean is the same, and running sums do
+    # days gain weight instead of losing it: a mean is the same, and one weight does for every later day
     weight: Floats = PROFILE_DECAY ** -row.astype(np.float64)
     kind = quiet(past, cells)
     return Grid(low, back, bins_at(past, cells), np.stack([weight * ~kind, weight * kind]))
@@ -344,22 +344,24 @@ def profiles(
     of all days, then of days of the same kind. `plain` (windows, bins): of demand, of all days.
     """
     by_clock = local(past, at)
-    rows, width = len(days.then) + 1, days.then.shape[1]
+    width = days.then.shape[1]
     row = days.back + (by_clock - days.low) // past.day - (nearest_day - 1)
-    cell = np.maximum(row, 0) * width + (by_clock - days.low) % past.day
+    reached, place = np.unique(np.maximum(row, 0), return_inverse=True)
+    earlier = (np.arange(len(days.then)) < reached[:, None]).astype(np.float64)
+    cell = place * width + (by_clock - days.low) % past.day
     dense = bool((np.diff(cell) == 1).all())
     mine, later = quiet(past, by_clock), row >= 0
     shapes = np.full((2 * len(of_shape), len(at)), np.nan)
     demand = np.full((len(plain), len(at)), np.nan)
-    together = max(1, CELLS // (rows * width))  # small pieces stay in the processor's cache
+    together = max(1, CELLS // (days.then.size + 1))  # small pieces stay in the processor's cache
 
     def weighed(sums: Floats, seen: Ints, windows: Sequence[tuple[int, int]], weights: Floats) -> Floats:
         """Sum and weight (2, kinds, windows, bins)."""
         size, ahead = np.array(windows).T[:, :, None, None]
         parts = window(sums, seen, days.then, size, ahead)
-        found = np.zeros((2, len(weights), len(windows), rows, width))
+        found = np.empty((2, len(weights), len(windows), len(reached), width))
         for part, out in zip(parts, found, strict=True):
-            np.add.accumulate(np.multiply(part, weights[:, None]), axis=2, out=out[:, :, 1:])
+            np.matmul(earlier, np.multiply(part, weights[:, None]), out=out)
         flat = found.reshape(2, len(weights), len(windows), -1)
         return flat[..., cell[0] : cell[-1] + 1] if dense else flat.take(cell, axis=3)
 
