@@ -44,16 +44,14 @@ class Gate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """How forecasts would have done over the last hour: errors as WAPE."""
+    """How forecasts would have done over the last hour: errors as WAPE, or as shares of `promised` if nothing came."""
 
     model: float
     naive: float  # the better naive forecast
-    promised: float  # what the backtest lets expect of the model at this level of demand
+    promised: float  # what the backtest lets expect of the model, between the level foreseen and the one that came
 
     @property
     def surprise(self) -> float:
-        if self.promised == float("inf"):  # nothing at all came due: a ratio to no demand says nothing
-            return 1.0
         return self.model / self.promised if self.promised > 0 else 1.0 if self.model <= 0 else MOST_SURPRISE
 
 
@@ -79,20 +77,20 @@ def judge(
         return None
     weights = np.where(due, 0.5 ** (age / HALF_LIFE_SECONDS), 0.0)
     weights /= np.maximum(weights.sum(axis=0), 1e-9)  # every horizon counts the same
+    # a forecast that is far too high has promised a large error as well: half of that counts, half at what came
+    lower = np.minimum(said[0], (weights * np.where(due, came, 0.0)).sum(axis=0))
+    at = np.stack((said[0], lower))
     expected = np.array(
-        [nearest(fitted, lead).expected_miss(said[0, :, row]) for row, lead in enumerate(leads.tolist())]
+        [nearest(fitted, lead).expected_miss(at[:, :, row]).mean(axis=0) for row, lead in enumerate(leads.tolist())]
     )
 
     def weighed(each: Floats) -> Floats:
         sums: Floats = (weights * np.where(due, each, 0.0)).sum(axis=(-2, -1))
         return sums
 
-    demand, errors = float(weighed(came)), weighed(shortfall(said, came, bound))
-    return Live(
-        ratio(float(errors[0]), demand),
-        ratio(float(errors[1:].min()), demand),
-        ratio(float(weighed(expected.T)), demand),
-    )
+    demand, promised = float(weighed(came)), float(weighed(expected.T))
+    errors, unit = weighed(shortfall(said, came, bound)), demand if demand > 0 else promised
+    return Live(ratio(float(errors[0]), unit), ratio(float(errors[1:].min()), unit), ratio(promised, unit))
 
 
 def skill_of(known: History, fitted: Fitted, origins: Ints, paths: Floats, naives: list[Floats]) -> Skill:

@@ -8,7 +8,8 @@ import pytest
 
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.backtest import FRUGAL
-from controllers.forecast.gate import Gate, Live, gate_of
+from controllers.forecast.calibration import Spread
+from controllers.forecast.gate import SHOCK, Gate, Live, gate_of, judge
 from controllers.forecast.history import Floats, History
 from controllers.forecast.predict import outlook
 from controllers.forecast.selection import Fitted, select
@@ -136,3 +137,31 @@ def test_a_level_three_times_as_high_closes_within_half_an_hour_and_is_learned_w
     assert all(gate is Gate.OPEN for hours, gate in gates.items() if hours <= 0)
     assert gates[0.5] is not Gate.OPEN
     assert all(gate is Gate.OPEN for hours, gate in gates.items() if hours >= 18)
+
+
+def test_demand_that_ends_keeps_it_closed_while_something_is_forecast(history: History, fitted: Fitted) -> None:
+    change = 11 * PER_DAY + 144
+    values = history.values.copy()
+    values[change:] = 0.0
+    was: bool | None = True
+    for count in range(change, change + 24, 3):  # after an hour nothing at all has come due
+        known = replace(history, values=values).first(count)
+        made = outlook(known, Calendar(), fitted, known.end, quantiles=(0.9,), valid_seconds=900, gate_was_open=was)
+        was = made.forecast.gate_open
+        if count - change >= 6:
+            assert made.forecast.horizons[-1].value > 0
+            assert made.gate is Gate.DEGRADED
+
+
+@pytest.mark.parametrize(("said", "came"), [(9.0, 3.0), (3.0, 9.0)])
+def test_it_is_as_much_of_a_surprise_to_foresee_far_too_much_as_far_too_little(
+    said: float, came: float, fitted: Fitted
+) -> None:
+    """Errors of 30 % were promised; 30 % of a forecast that is three times too high would be most of what came."""
+    fitted = replace(fitted, value={lead: Spread(0.0, (0.0, 0.0, 0.3)) for lead in fitted.value})
+    known = History(0.0, STEP, np.full(40, came), np.zeros(40, dtype=np.bool_))
+    origins = np.arange(15, 39)
+    paths, actual = np.full((24, fitted.steps), said), np.full((24, fitted.steps), came)
+    live = judge(known, fitted, origins, paths, [paths], actual, np.zeros(actual.shape, dtype=np.bool_))
+    assert live is not None
+    assert live.surprise > SHOCK[True]
