@@ -16,6 +16,10 @@ from testbed.rabbitmq import RabbitMQ
 from testbed.services import Moto, PostgreSQL
 from tests.live_demo import Background, LiveDemo
 
+# numpy, which nothing above imports, reads these once; on small matrices its threads cost twice the time they save
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 LIVE = pytest.StashKey[Background]()
 
 

@@ -88,8 +88,10 @@ def estimated(rest: Floats) -> Coefficients | None:
     if len(known) < 100 or float(np.ptp(known)) < 1e-9:
         return None
     from statsmodels.tsa.arima.model import ARIMA
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    with warnings.catch_warnings():
+    # matrices this small gain nothing from threads, which would wait for one another
+    with threadpool_limits(1, user_api="blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it has not converged shows in how far off it is
         try:
             fitted = ARIMA(rest, order=ORDER, trend="n").fit(method_kwargs={"maxiter": ITERATIONS, "disp": 0})

@@ -87,9 +87,10 @@ def test_close_ends_the_process_at_once_and_it_runs_at_low_priority(job: Job) ->
     assert fitter.pid is not None
     process = psutil.Process(fitter.pid)
     until = time.monotonic() + 20
-    while process.nice() < NICENESS and time.monotonic() < until:
+    wanted = min(os.nice(0) + NICENESS, 19)
+    while process.nice() < wanted and time.monotonic() < until:
         time.sleep(0.05)
-    assert process.nice() == NICENESS
+    assert process.nice() == wanted
     began = time.monotonic()
     fitter.close()
     assert time.monotonic() - began < 2
