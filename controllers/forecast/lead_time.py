@@ -1,5 +1,6 @@
 """How long replicas take to start, and so which part of the hour ahead a decision has to cover."""
 
+import math
 from collections.abc import Mapping
 
 from controllers.config import Config
@@ -37,7 +38,7 @@ def _quantiles(reading: Reading, workload: str) -> Mapping[str, float]:
     return {
         series.labels.get("quantile", ""): series.samples[-1].value
         for series in reading.series.get(workload, ())
-        if series.samples[-1].value >= 0
+        if 0 <= series.samples[-1].value < math.inf
     }
 
 

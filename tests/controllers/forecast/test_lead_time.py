@@ -21,6 +21,7 @@ CASES = [
     ("a slow end before the median never shortens the window", {"0.5": 40.0, "0.9": 20.0}, (40, 70)),
     ("starts at once: the window is the time until the next decision", {"0.5": 0.0, "0.9": 0.0}, (0, 30)),
     ("a negative time is no time", {"0.5": -1.0}, (60, 90)),
+    ("nor is one without end, as a histogram may tell", {"0.5": 40.0, "0.9": float("inf")}, (40, 70)),
 ]
 
 
