@@ -209,20 +209,3 @@ def sums_until(values: Floats, leads: Ints) -> Floats:
     sums = np.cumsum(np.where(known, values, 0.0), axis=-1)[..., leads - 1]
     whole: Floats = np.divide(sums, share, out=np.full(sums.shape, np.nan), where=share >= MIN_KNOWN)
     return whole
-
-
-def recent_bias(origins: Ints, missed: Floats, leads: Ints, at: Ints, memory: int) -> Floats:
-    """Mean residual, at each lead, of the forecasts whose outcome was known at `at` and at most `memory` bins old.
-
-    `missed` (origins, leads): residuals; NaN unknown. Shape (len(at), leads); 0 where nothing is known.
-    """
-    known = np.isfinite(missed)
-    sums, counts = np.zeros((2, len(origins) + 1, len(leads)))
-    np.cumsum(np.where(known, missed, 0.0), axis=0, out=sums[1:])
-    np.cumsum(known, axis=0, out=counts[1:])
-    column, reached = np.arange(len(leads)), at[:, None] - leads
-    high, low = (np.searchsorted(origins, each, side="right") for each in (reached, reached - memory))
-    number = counts[high, column] - counts[low, column]
-    total = sums[high, column] - sums[low, column]
-    bias: Floats = np.divide(total, number, out=np.zeros(total.shape), where=number > 0)
-    return bias

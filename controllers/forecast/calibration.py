@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controllers.forecast.history import Floats
+from controllers.forecast.history import Bools, Floats
 
 ENOUGH = 20  # residuals; below, nothing is known about the spread
 SUBSETS = [list(rows) for size in (3, 2, 1) for rows in itertools.combinations(range(3), size)]
 UNKNOWN_RATIO = 0.5  # expected absolute error before anything is known, relative to the prediction
+KNOTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 45, 60)  # leads (bins) at which the spread of single bins is learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,19 @@ def spread(predicted: Floats, actual: Floats) -> Spread:
     usual = float((miss / np.maximum(found @ parts, 1e-9 * level)).mean())
     a, b, c = (usual * found).tolist()
     return Spread(level, (a, b, c))
+
+
+def learn_spread(predicted: Floats, actual: Floats, censored: Bools) -> Spread:
+    """A lower bound that the prediction already reaches says nothing about how far off it was."""
+    return spread(predicted, np.where(censored & (actual < predicted), np.nan, actual))
+
+
+def knots(steps: int) -> list[int]:
+    """Leads at which the spread is learned: every one at first, then ever fewer; the last lead is one."""
+    found = [knot for knot in KNOTS if knot < steps]
+    while found and (following := max(found[-1] + 1, int(found[-1] * 1.5))) < steps:
+        found.append(following)
+    return [*found, steps]
 
 
 def non_negative(parts: Floats, wanted: Floats, weights: Floats) -> tuple[float, float, float]:

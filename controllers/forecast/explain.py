@@ -8,13 +8,13 @@ import numpy as np
 from controllers.forecast import events, features
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.facts import Facts
-from controllers.forecast.history import DAY_SECONDS, Floats, History, local_day_numbers, utc_offsets
+from controllers.forecast.history import DAY_SECONDS, Floats, History, leads_in, local_day_numbers, utc_offsets
 from controllers.forecast.models import MODELS, ridge, trees
 from controllers.forecast.models.ensemble import Mixture
 from controllers.forecast.occasions import PIECES, occasions
 from controllers.forecast.predict import Outlook
 from controllers.forecast.seasons import without
-from controllers.forecast.selection import Fitted, bounded, leads_in
+from controllers.forecast.selection import Fitted, bounded
 
 PROFILE_DAYS = 28
 JUDGED_SECONDS = 3600.0  # how far ahead features are looked at

@@ -10,9 +10,9 @@ from enum import StrEnum
 import numpy as np
 
 from controllers.forecast.backtest import ratio, shortfall
-from controllers.forecast.calibration import Spread
-from controllers.forecast.history import Bools, Floats, History, Ints
-from controllers.forecast.selection import NAIVES, Fitted, knots, leads_in
+from controllers.forecast.calibration import Spread, knots
+from controllers.forecast.history import Bools, Floats, History, Ints, leads_in
+from controllers.forecast.selection import NAIVES, Fitted
 from controllers.forecast.skill import UNKNOWN_SKILL, Skill, judged_leads, record, since, skill
 
 LIVE_SECONDS = 3600.0  # how far back recent forecasts are judged

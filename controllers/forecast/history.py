@@ -94,6 +94,11 @@ class History:
         raise Refusal(Why.NO_SAMPLES, "no usable sample of the demand; does its series exist?")
 
 
+def leads_in(seconds: float, step_seconds: float) -> int:
+    """Bins until `seconds` are over; at least 1."""
+    return max(1, int(np.ceil(seconds / step_seconds - 1e-9)))
+
+
 def usable(values: Floats) -> Floats:
     """Negative, infinite and absurd values as NaN, trifles as 0; the same array where there is none of these."""
     fine = (values >= TRIFLE_PER_SECOND) & (values <= ABSURD_PER_SECOND) | (values == 0) | np.isnan(values)

@@ -14,6 +14,7 @@ from controllers.forecast import windows as ahead
 from controllers.forecast.adaptive import State
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.backtest import outcome
+from controllers.forecast.correction import bias_at, correct
 from controllers.forecast.gate import Gate as Gate
 from controllers.forecast.gate import Live, gate_of, judge, recent_origins, skill_of
 from controllers.forecast.history import Floats, History, Ints, Refusal, Why
@@ -22,9 +23,7 @@ from controllers.forecast.models.ensemble import Mixture, combine
 from controllers.forecast.selection import (
     Fitted,
     as_learned_from,
-    bias_at,
     bounded,
-    correct,
     stale_after,
     with_occasions,
 )

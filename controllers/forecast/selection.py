@@ -19,7 +19,6 @@ from controllers.forecast.backtest import (
     Trial,
     memory_of,
     outcome,
-    recent_bias,
     said,
     shortfall,
     sums_until,
@@ -27,10 +26,11 @@ from controllers.forecast.backtest import (
     trial,
     wapes,
 )
-from controllers.forecast.calibration import Spread, spread
+from controllers.forecast.calibration import Spread, knots, learn_spread
 from controllers.forecast.censoring import lifted
-from controllers.forecast.features import OFFSET_RATIO, ceiling, interpolating
-from controllers.forecast.history import Bools, Floats, History, Ints
+from controllers.forecast.correction import corrected_backtest
+from controllers.forecast.features import OFFSET_RATIO, ceiling
+from controllers.forecast.history import Bools, Floats, History, Ints, leads_in
 from controllers.forecast.models import MODELS, Model
 from controllers.forecast.models.ensemble import FEWEST, Mixture, combine, weigh
 from controllers.forecast.skill import Record, judged_leads, record
@@ -40,7 +40,6 @@ YARDSTICKS = ("last_value", "day_naive", "week_naive")  # of them, those that sk
 STALE_SECONDS = 600.0  # a forecast from older samples is refused (see stale_after); paths reach that much further
 MOST_AHEAD_SECONDS = 21_600.0  # a path goes on to the end of a decision's window, but not further than this
 AGE_SECONDS = 60.0  # how old the newest bin may well be when a forecast is made: calibrated with
-KNOTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 45, 60)  # leads (bins) at which the spread of single bins is learned
 HANDICAP = 1.04  # a naive model must be this much better: it has more luck on some days than what is learned
 SINGLE = 1.05  # so must a model alone be against the ensembles: the best of many has been lucky as well
 COST_MARGIN = 0.0015  # and a model, for every doubling of its cost: a per cent for seconds, two for minutes
@@ -49,10 +48,6 @@ HEAVY_SECONDS = 2.0  # what a heavy model is taken to cost before it was measure
 LIMIT_SECONDS = 2 * 86_400.0  # a heavy model that was fitted longer ago drops out
 COVERED = 0.5  # of the origins that the best known model was tried at, for another to be compared
 MIN_PAIRS = 10  # of prediction and outcome, for an error to mean something
-CORRECTIONS = (0.0, 0.15, 0.3)  # shares of the last hour's mean error that may be taken back
-CORRECTION_WORTH = 1.02  # so much better it has to make the backtest
-MAX_CORRECTION = 0.4  # of the logarithm: a factor of 1.5
-MEMORY_SECONDS = 3600.0
 
 
 class Stage(StrEnum):
@@ -353,60 +348,6 @@ def bounded(history: History, highest: float) -> History:
 def stale_after(step_seconds: float) -> float:
     """How old the newest sample may be: a few missing ones are normal at any step."""
     return max(STALE_SECONDS, 3 * step_seconds)
-
-
-def leads_in(seconds: float, step_seconds: float) -> int:
-    """Bins until `seconds` are over; at least 1."""
-    return max(1, int(np.ceil(seconds / step_seconds - 1e-9)))
-
-
-def knots(steps: int) -> list[int]:
-    """Leads at which the spread is learned: every one at first, then ever fewer; the last lead is one."""
-    found = [knot for knot in KNOTS if knot < steps]
-    while found and (following := max(found[-1] + 1, int(found[-1] * 1.5))) < steps:
-        found.append(following)
-    return [*found, steps]
-
-
-def corrected_backtest(
-    path: Floats, actual: Floats, censored: Bools, origins: Ints, offset: float, leads: list[int], step: float
-) -> tuple[float, Floats]:
-    """The share of the last hour's error that is best taken back, and the paths with that done."""
-    if not leads or not len(origins):
-        return 0.0, path
-    bias = bias_at(path, actual, censored, origins, origins, offset, step)
-    tried = {share: correct(path, share, bias, offset) for share in CORRECTIONS}
-    columns = np.array(leads) - 1
-    errors = {
-        share: float(np.nansum(shortfall(new[:, columns], actual[:, columns], censored[:, columns])))
-        for share, new in tried.items()
-    }
-    best = min(errors, key=lambda share: errors[share] * (1.0 if share == 0.0 else CORRECTION_WORTH))
-    return best, tried[best]
-
-
-def bias_at(
-    path: Floats, actual: Floats, censored: Bools, origins: Ints, at: Ints, offset: float, step_seconds: float
-) -> Floats:
-    """Mean log ratio of outcome to prediction over the hour before each of `at`, for every lead: (len(at), steps)."""
-    steps = path.shape[1]
-    leads = np.array(knots(steps))
-    some, came = path[:, leads - 1], actual[:, leads - 1]
-    missed = np.clip(np.log((came + offset) / (some + offset)), -1.0, 1.0)
-    missed[censored[:, leads - 1] & (missed < 0)] = np.nan
-    bias = recent_bias(origins, missed, leads, at, leads_in(MEMORY_SECONDS, step_seconds))
-    return bias @ interpolating(leads, np.arange(1, steps + 1))
-
-
-def correct(path: Floats, share: float, bias: Floats, offset: float) -> Floats:
-    factor = np.exp(np.clip(share * bias, -MAX_CORRECTION, MAX_CORRECTION))
-    taken_back: Floats = np.maximum((path + offset) * factor - offset, 0.0)
-    return taken_back
-
-
-def learn_spread(predicted: Floats, actual: Floats, censored: Bools) -> Spread:
-    """A lower bound that the prediction already reaches says nothing about how far off it was."""
-    return spread(predicted, np.where(censored & (actual < predicted), np.nan, actual))
 
 
 def _stage(tried: Mapping[str, float], models: Mapping[str, Model], left_out: Mapping[str, str]) -> Stage:

@@ -11,9 +11,9 @@ import numpy as np
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.backtest import ratio
 from controllers.forecast.features import same_time
-from controllers.forecast.history import DAY_SECONDS, Floats, History, Refusal, utc_offsets
+from controllers.forecast.history import DAY_SECONDS, Floats, History, Refusal, leads_in, utc_offsets
 from controllers.forecast.predict import outlook
-from controllers.forecast.selection import Fitted, leads_in, select
+from controllers.forecast.selection import Fitted, select
 
 EVERY_SECONDS = 3600.0
 REFIT_SECONDS = 86_400.0

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from controllers.forecast.backtest import recent_bias, shortfall, spacing, sums_until, wape
-from controllers.forecast.selection import MAX_CORRECTION, correct, knots
+from controllers.forecast.backtest import shortfall, spacing, sums_until, wape
+from controllers.forecast.calibration import knots
+from controllers.forecast.correction import MAX_CORRECTION, correct, recent_bias
 
 NAN = math.nan
 
