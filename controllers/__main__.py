@@ -1,6 +1,7 @@
 """`tidewise`: one command, one word for each controller and each question."""
 
 import importlib
+import os
 import sys
 
 from controllers.registry import COMMANDS, CONTROLLERS
@@ -53,6 +54,10 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"tidewise: '{command}' is no command{nearest(command, list(known))}", file=sys.stderr)
         return 2
+    if command == "forecast":
+        # numpy, which it imports, reads these once: on matrices this small more threads cost twice the CPU
+        for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+            os.environ.setdefault(variable, "1")
     try:
         status: int = importlib.import_module(known[command]).main(rest)
     except (ConfigError, EndpointError) as error:
