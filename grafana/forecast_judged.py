@@ -214,7 +214,7 @@ def model() -> list[Panel]:
     return [
         rows(
             "Models tried on the last days",
-            "Backtest: summed error over summed demand, and that error relative to the seasonal naive's; what the last "
+            "Backtest: summed error over summed demand, and that error over the best naive model's; what the last "
             "fit cost, and how old it is. Heavy models are fitted about daily, as far as their CPU budget goes.",
             [
                 Column("Model", label="model"),

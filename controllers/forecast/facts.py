@@ -76,12 +76,14 @@ def summed(values: Floats, several: int) -> Floats:
 
 
 def series_of(history: History, hours: History | None) -> tuple[str, ...]:
+    """Hours that the history reaches over were made from it, whatever the rule of hourly means says."""
+    older = 0 if hours is None else max(0, int((history.start - hours.start) // hours.step_seconds))
     return tuple(
         name
         for name, there in (
             (DEMAND, bool(np.isfinite(history.values).any())),
             (CENSORED, bool(history.censored.any())),
-            (HOURLY, hours is not None and bool(np.isfinite(hours.values).any())),
+            (HOURLY, hours is not None and bool(np.isfinite(hours.values[:older]).any())),
         )
         if there
     )

@@ -1,5 +1,6 @@
 """`tidewise forecast`: reads a month of demand, learns from it hourly, publishes the next hour every half minute."""
 
+import contextlib
 import html
 from collections.abc import Mapping
 from dataclasses import replace
@@ -124,15 +125,15 @@ class Forecaster:
         turns: dict[str, Turn] = {}
         jobs: dict[str, Job] = {}
         now = tick.now
-        for turn in self._turns.due(histories, now):
+        known: dict[str, History] = {}
+        for name, history in histories.items():
+            with contextlib.suppress(Refusal):  # the forecast says so; and nobody waits for its first fit
+                known[name] = history.until(now)
+        for turn in self._turns.due(known, now):
             name = turn.workload
-            try:
-                history = histories[name].until(now)
-            except Refusal:  # the forecast says so
-                continue
             turns[name] = turn
             jobs[name] = Job(
-                history,
+                known[name],
                 self._calendars.of(name, now),
                 tuple(self._config.forecast.horizons_seconds),
                 hours=self._observer.hours(name),

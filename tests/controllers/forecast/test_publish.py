@@ -170,5 +170,9 @@ def test_facts_tell_what_was_read_and_what_the_calendar_has_ahead() -> None:
     found = facts(counts(1, 100), hours, calendar, now, counted=True, cpu_seconds=1.5)
     assert found.series == ("workload:demand:rate1m",)
     assert found.ahead == {"holiday": 2, "event": 1, "floor": 1}
+    short = counts(1, 100)
+    for first, expected in ((-7200.0, True), (3600.0, False)):  # older than the history; made from it
+        year = History(short.start + first, 3600.0, np.ones(2), np.zeros(2, dtype=np.bool_))
+        assert ("workload:demand:avg1h" in facts(short, year, calendar, now, counted=True).series) is expected
     late = facts(counts(1, 100), None, calendar, now + 0.3 * 86_400, counted=True)  # in Seoul it is tomorrow already
     assert late.ahead == {"holiday": 1, "event": 0, "floor": 0}

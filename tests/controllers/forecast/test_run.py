@@ -16,6 +16,7 @@ from controllers.config import Config
 from controllers.forecast import run
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.history import History
+from controllers.forecast.job import Job
 from controllers.forecast.predict import Outlook
 from controllers.forecast.run import Forecaster
 from controllers.loop import StepError, Tick
@@ -137,6 +138,20 @@ def test_a_workload_without_samples_has_no_forecast_and_says_why(make: SimpleNam
     assert status == 503
     assert "no_samples" in told["error"]
     assert "no valid forecast" in forecaster.landing()
+
+
+def test_heavy_models_do_not_wait_for_a_workload_without_samples(
+    make: SimpleNamespace, source: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forecaster = Forecaster(make.config("a", "b", history_days=8), source)
+    begun: dict[str, Job] = {}
+    try:
+        forecaster.step(tick(0))
+        monkeypatch.setattr(forecaster._fitter, "begin", lambda jobs: begun.update(jobs) or [])
+        forecaster.step(tick(30))
+    finally:
+        forecaster.close()
+    assert {name: job.heavy for name, job in begun.items()} == {NAME: True}
 
 
 def test_a_fit_killed_with_minus_nine_is_counted_and_made_again(
