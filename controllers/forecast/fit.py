@@ -5,6 +5,7 @@ Below it there may be a pool, or a Dask cluster beside it: see `crew`.
 """
 
 import atexit
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -60,24 +61,40 @@ class Fitter:
             size += len(batch[workload].payload)
             if size > ROUND_BYTES:
                 break
-        context = multiprocessing.get_context("spawn")
-        theirs, ours = context.Pipe(duplex=False)
-        self._answers, results = context.Pipe(duplex=False)
         # matrices this small gain nothing from threads, which would only take other processes' time
         for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
             os.environ.setdefault(variable, "1")
-        arguments = (os.getpid(), theirs, results, self._fit, self._workers, self._scheduler)
-        # not a daemon in multiprocessing's sense: those may not have a pool below them
-        self._process = context.Process(target=work, args=arguments, name="tidewise-fit")
-        self._process.start()
+        try:
+            ours = self._start()
+        except OSError as error:  # no process, memory or file is left
+            self._troubles.append(Failure("not_started", f"the fitting process could not be started: {error}"))
+            return []
         atexit.register(self.close)
-        theirs.close()
-        results.close()
         names = list(batch)
         self._feed = Feed(ours, batch)
         self._feed.start()
         self._deadline = time.monotonic() + STUCK_SECONDS
         return names
+
+    def _start(self) -> Connection:
+        """Starts the process; what is sent into the connection is fitted there. Raises OSError."""
+        context = multiprocessing.get_context("spawn")
+        with contextlib.ExitStack() as unless_started:
+            theirs, ours = context.Pipe(duplex=False)
+            unless_started.callback(theirs.close)
+            unless_started.callback(ours.close)
+            answers, results = context.Pipe(duplex=False)
+            unless_started.callback(answers.close)
+            unless_started.callback(results.close)
+            arguments = (os.getpid(), theirs, results, self._fit, self._workers, self._scheduler)
+            # not a daemon in multiprocessing's sense: those may not have a pool below them
+            process = context.Process(target=work, args=arguments, name="tidewise-fit")
+            process.start()
+            unless_started.pop_all()
+        theirs.close()
+        results.close()
+        self._process, self._answers = process, answers
+        return ours
 
     def collect(self, wait_seconds: float = 0.0) -> dict[str, Done]:
         """What was finished since the last call; waits up to `wait_seconds` for the round to end.

@@ -186,11 +186,12 @@ class Forecaster:
                 )
 
     def _note_troubles(self) -> None:
-        """Counts each round that the cluster was no help in; says so once."""
+        """Counts each round that the cluster was no help in, or that could not begin; says so once."""
         for trouble in self._fitter.troubles():
             self._failures[trouble.kind] = self._failures.get(trouble.kind, 0) + 1
             if self._trouble != trouble.kind:
-                self._log.warning("cluster_unused", kind=trouble.kind, error=trouble.message)
+                event = "cluster_unused" if trouble.kind.startswith("cluster") else "fits_wait"
+                self._log.warning(event, kind=trouble.kind, error=trouble.message)
             self._trouble = trouble.kind
 
     def _forecast(self, name: str, history: History, now: float) -> Published:

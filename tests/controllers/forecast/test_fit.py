@@ -1,11 +1,13 @@
 """The process that fits: its death, its failures and its end."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import psutil
@@ -73,6 +75,22 @@ def test_a_process_killed_in_the_middle_costs_one_round(job: Job) -> None:
     assert isinstance(again.collect(30.0)["default/a"].result, Fitted)
 
 
+def test_a_process_that_cannot_be_started_is_told_and_tried_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitter, files = Fitter(), psutil.Process().num_fds()
+    with monkeypatch.context() as patched:
+
+        def refused(process: SpawnProcess) -> None:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+
+        patched.setattr(SpawnProcess, "start", refused)
+        assert fitter.begin({"default/a": job}) == []
+    assert not fitter.busy
+    assert [trouble.kind for trouble in fitter.troubles()] == ["not_started"]
+    assert psutil.Process().num_fds() == files
+    assert fitter.begin({"default/a": job}) == ["default/a"]
+    assert isinstance(fitter.collect(30.0)["default/a"].result, Fitted)
+
+
 def test_a_workload_whose_fit_fails_does_not_cost_the_others(job: Job) -> None:
     fitter = Fitter(picky)
     fitter.begin({"default/bad": replace(job, calendar=Calendar("Mars/Olympus")), "default/good": job})
@@ -93,7 +111,7 @@ def test_close_ends_the_process_at_once_and_it_runs_at_low_priority(job: Job) ->
     assert process.nice() == wanted
     began = time.monotonic()
     fitter.close()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10  # of the sixty that it would go on
     assert not process.is_running()
     assert fitter.collect() == {}
 
@@ -147,18 +165,19 @@ def test_a_process_of_the_pool_that_dies_each_time_costs_its_own_workload_only(j
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends what is below a process on Linux only")
 def test_nothing_of_the_pool_outlives_the_process_above_it(job: Job, tmp_path: Path) -> None:
-    before = set(os.listdir("/dev/shm"))
     fitter = Fitter(noting, workers=2)
     noted = replace(job, calendar=Calendar(holidays={0: str(tmp_path)}))
     fitter.begin({"default/a": noted, "default/b": noted})
     pool = until_noted(tmp_path, 2)
     assert fitter.pid is not None
     assert {process.ppid() for process in pool} == {fitter.pid}
-    everything = psutil.Process(fitter.pid).children(recursive=True)
+    everything = [psutil.Process(fitter.pid), *psutil.Process(fitter.pid).children(recursive=True)]
     os.kill(fitter.pid, signal.SIGKILL)
-    _, alive = psutil.wait_procs(everything, timeout=10)
+    _, alive = psutil.wait_procs(everything[1:], timeout=30)
     assert alive == []
-    assert set(os.listdir("/dev/shm")) <= before
+    # joblib and loky name what they share by process; others on this machine have theirs
+    ours = re.compile("|".join(rf"(?<!\d){process.pid}(?!\d)" for process in everything))
+    assert [name for name in os.listdir("/dev/shm") if ours.search(name)] == []
     fitter.close()
 
 
@@ -186,8 +205,8 @@ def test_nothing_outlives_the_process_that_publishes(tmp_path: Path, blow: signa
     pool = until_noted(tmp_path, 2)
     everything = psutil.Process(parent.pid).children(recursive=True)
     os.killpg(parent.pid, blow) if blow is signal.SIGINT else parent.kill()  # Ctrl-C goes to all of them
-    _, said = parent.communicate(timeout=20)
-    _, alive = psutil.wait_procs([*everything, *pool], timeout=10)
+    _, said = parent.communicate(timeout=60)
+    _, alive = psutil.wait_procs([*everything, *pool], timeout=30)
     assert alive == []
     if blow is signal.SIGINT:
         assert said.count(b"Traceback") == 1

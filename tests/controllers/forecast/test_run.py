@@ -33,7 +33,13 @@ def rate(t: float) -> float:
 
 
 def tick(seconds: float) -> Tick:
-    return Tick(START + seconds, time.monotonic() + 60)
+    return Tick(START + seconds, time.monotonic() + 120)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take longer to start a process than a step would wait; it goes on as soon as there is one."""
+    monkeypatch.setattr(run, "FIRST_FIT_SECONDS", 60.0)
 
 
 def get(forecaster: Forecaster, **query: str) -> tuple[int, Any]:
