@@ -5,19 +5,17 @@ repeated (averaged) and in any order; the step is the usual distance, rounded up
 """
 
 import csv
-import gzip
 import io
 import math
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 
 import numpy as np
 
 from controllers.forecast.history import ABSURD_PER_SECOND, Floats
+from controllers.forecast.traces import TraceError, read_samples
 
 HOUR = 3600
 COARSE_SECONDS = 300  # values and means are forecast and scored at no finer a step
@@ -94,51 +92,11 @@ def names(folder: Path, only: Sequence[str] = ()) -> list[str]:
 
 def read_trace(path: Path) -> Trace:
     """Raises BadTraceError."""
-    times: list[float] = []
-    values: list[float] = []
-    for line, cells in _lines(path):
-        if len(cells) < 2:
-            raise BadTraceError(f"{path.name} line {line}: {','.join(cells)!r} is not timestamp,value")
-        try:
-            times.append(_seconds(cells[0]))
-        except (ValueError, OverflowError):
-            if line == 1:  # the header
-                continue
-            raise BadTraceError(
-                f"{path.name} line {line}: {cells[0]!r} is no time; write 2024-01-31T12:00:00Z or Unix seconds"
-            ) from None
-        try:
-            values.append(float(cells[1]) if cells[1].strip() else math.nan)
-        except ValueError:
-            raise BadTraceError(
-                f"{path.name} line {line}: {cells[1]!r} is no number; leave unknown ones empty"
-            ) from None
-    return gridded(path.name.removesuffix(SUFFIX), np.array(times), np.array(values))
-
-
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    line = 0
     try:
-        with gzip.open(path, "rt", encoding="utf-8-sig", newline="") as text:
-            reader = csv.reader(text)
-            for cells in reader:
-                line = reader.line_num
-                if cells:
-                    yield line, cells
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        raise BadTraceError(f"{path.name} line {line + 1}: {str(error) or type(error).__name__}") from None
-
-
-def _seconds(text: str) -> float:
-    text = text.strip()
-    try:
-        seconds = float(text)
-    except ValueError:
-        at = datetime.fromisoformat(text)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-    if not math.isfinite(seconds):
-        raise ValueError(text)
-    return seconds
+        times, values = read_samples(path)
+    except TraceError as error:
+        raise BadTraceError(str(error).removeprefix(f"{path.parent}/")) from None
+    return gridded(path.name.removesuffix(SUFFIX), times, values)
 
 
 def gridded(name: str, times: Floats, values: Floats) -> Trace:

@@ -93,9 +93,13 @@ def test_traces_are_read(tmp_path: Path, lines: list[str], step: int, values: li
 
 
 BAD = [
-    ("a time that is none", ["timestamp,value", "1700438400,1", "noon,2"], "some.csv.gz line 3: 'noon' is no time"),
-    ("a value that is none", ["timestamp,value", "1700438400,1", "1700438460,many"], "line 3: 'many' is no number"),
-    ("one column", ["timestamp", "1700438400"], "line 1: 'timestamp' is not timestamp,value"),
+    ("a time that is none", ["timestamp,value", "1700438400,1", "noon,2"], "some.csv.gz:3: found the time 'noon'"),
+    (
+        "a value that is none",
+        ["timestamp,value", "1700438400,1", "1700438460,many"],
+        "some.csv.gz:3: found the value 'many'",
+    ),
+    ("one column", ["timestamp", "1700438400"], "some.csv.gz:1: found 'timestamp'"),
     ("one row", ["timestamp,value", "1700438400,1"], "1 rows are no trace"),
     ("nothing", ["timestamp,value"], "0 rows are no trace"),
     ("days", ["timestamp,value", "1700438400,1", "1700524800,1"], "a step of 86400 s"),
@@ -111,13 +115,10 @@ def test_what_is_no_trace_is_named_with_its_line(tmp_path: Path, lines: list[str
 
 
 @pytest.mark.parametrize("cut", [-20, 5])
-def test_a_file_that_is_cut_or_not_compressed_is_named(tmp_path: Path, cut: int) -> None:
+def test_a_file_that_is_cut_is_named(tmp_path: Path, cut: int) -> None:
     path = written(tmp_path, "some", lines_of(demand(3)))
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(BadTraceError, match=r"some\.csv\.gz line \d+: "):
-        read_trace(path)
-    path.write_text("timestamp,value\n1700438400,1\n", encoding="utf-8")
-    with pytest.raises(BadTraceError, match=r"some\.csv\.gz line 1: "):
+    with pytest.raises(BadTraceError, match=r"^some\.csv\.gz(:\d+)?: cannot be read"):
         read_trace(path)
 
 
@@ -132,7 +133,7 @@ def test_one_broken_and_one_short_trace_do_not_stop_the_others(
     arguments = ["--traces", str(tmp_path), "--models", "ridge", "--without-peers"]
     assert main([*arguments, "--json", str(out), "--predictions", str(said)]) == 1
     seen = capsys.readouterr()
-    assert "a_broken.csv.gz line 3: 'x' is no number" in seen.err
+    assert "a_broken.csv.gz:3: found the value 'x'" in seen.err
     assert "b_short: too short" in seen.err
     assert "c_empty: too little is known" in seen.err
     figures = json.loads(out.read_text(encoding="utf-8"))
