@@ -1,13 +1,12 @@
 """Is a model worth anything? Its errors beside those of the naive forecasts, over the last day and the last week."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from controllers.forecast.backtest import outcome, shortfall, times_of
-from controllers.forecast.history import Floats, History, Ints
+from controllers.forecast.history import Floats, History, Ints, leads_in
 
 DAY_SECONDS, WEEK_SECONDS = 86_400.0, 7 * 86_400.0
 JUDGED_SECONDS = 3600.0
@@ -56,7 +55,7 @@ def record(
 
 def judged_leads(horizons: Sequence[int], step_seconds: float) -> list[int]:
     """Leads (bins) that skill is about: up to an hour, as what is forecast further ahead comes due too late to tell."""
-    leads = sorted({max(1, math.ceil(seconds / step_seconds - 1e-9)) for seconds in horizons})
+    leads = sorted({leads_in(seconds, step_seconds) for seconds in horizons})
     return [lead for lead in leads if lead * step_seconds <= JUDGED_SECONDS] or leads[:1]
 
 

@@ -17,7 +17,7 @@ from controllers.forecast.adaptive import TRACKED, State
 from controllers.forecast.backtest import MIN_KNOWN, outcome, times_of
 from controllers.forecast.bands import Bands, Residuals, Seen
 from controllers.forecast.features import running
-from controllers.forecast.history import DAY_SECONDS, Bools, Floats, History, Ints
+from controllers.forecast.history import DAY_SECONDS, Bools, Floats, History, Ints, leads_in
 
 VALUE, PEAK, ARRIVALS, WINDOW = "value", "peak", "arrivals", "window"
 HELD_OUT = 0.4  # of the backtest's end, for coverage that the bands did not see
@@ -77,7 +77,7 @@ def asked(horizons: Sequence[int], decision: tuple[float, float] | None, step: f
     found = []
     for kind in (VALUE, PEAK, ARRIVALS):
         for seconds in sorted(horizons):
-            last = shift + max(1, math.ceil(seconds / step - 1e-9))
+            last = shift + leads_in(seconds, step)
             found.append(Window(kind, seconds, last if kind == VALUE else 1 + shift, last))
     if decision is not None:
         begin, end = decision
