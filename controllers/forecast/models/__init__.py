@@ -13,6 +13,7 @@ from controllers.forecast.models import (
     gradient_boosting,
     holt_winters,
     last_value,
+    level_boosting,
     profile_ratio,
     random_forest,
     ridge,
@@ -51,12 +52,13 @@ MODELS: dict[str, Model] = {
     "ridge": Model(ridge.fit, ridge.paths, ridge.NEEDS_SECONDS),
     "arima": Model(arima.fit, arima.paths, arima.NEEDS_SECONDS, heavy=True),
     "gradient_boosting": Model(gradient_boosting.fit, trees.paths, trees.NEEDS_SECONDS, heavy=True),
+    "level_boosting": Model(level_boosting.fit, trees.paths, trees.NEEDS_SECONDS, heavy=True),
     "random_forest": Model(random_forest.fit, trees.paths, trees.NEEDS_SECONDS, heavy=True),
 }
 
 NAIVE = ("last_value", "day_naive", "week_naive")  # good ones have a say as well
 CHEAP = ("ridge", "fourier", "holt_winters", "profile_ratio")
-HEAVY = ("arima", "random_forest", "gradient_boosting")
+HEAVY = ("arima", "random_forest", "gradient_boosting", "level_boosting")
 
 
 def mixed(*names: str) -> Model:

@@ -24,16 +24,16 @@ def grow(rows: Rows) -> Trees:
     return arrays(grown)
 
 
-def boosted(x: Floats, y: Floats) -> Any:
+def boosted(x: Floats, y: Floats, rounds: int | None = None, leaves: int = LEAVES, min_rows: int = MIN_ROWS) -> Any:
     from sklearn.ensemble import HistGradientBoostingRegressor
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     model = HistGradientBoostingRegressor(
         loss="absolute_error",
-        max_iter=ROUNDS,
+        max_iter=ROUNDS if rounds is None else rounds,
         learning_rate=LEARNING_RATE,
-        max_leaf_nodes=LEAVES,
-        min_samples_leaf=MIN_ROWS,
+        max_leaf_nodes=leaves,
+        min_samples_leaf=min_rows,
         l2_regularization=FIRMNESS,
         early_stopping=False,
         random_state=0,

@@ -8,7 +8,7 @@ import pytest
 
 from controllers.forecast import features
 from controllers.forecast.history import Floats, History
-from controllers.forecast.models import MODELS, gradient_boosting, random_forest, ridge
+from controllers.forecast.models import MODELS, gradient_boosting, level_boosting, random_forest, ridge
 from controllers.forecast.models.ridge import least_absolute
 
 STEP = 300.0
@@ -22,6 +22,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few trees promise the same as many."""
     monkeypatch.setattr(random_forest, "TREES", 10)
     monkeypatch.setattr(gradient_boosting, "ROUNDS", 15)
+    monkeypatch.setattr(level_boosting, "ROUNDS", 15)
 
 
 @pytest.fixture(scope="module")

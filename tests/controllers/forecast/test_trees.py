@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from controllers.forecast.history import History
-from controllers.forecast.models import gradient_boosting, random_forest, ridge, trees
+from controllers.forecast.models import gradient_boosting, level_boosting, random_forest, ridge, trees
 
 STEP = 300.0
 STEPS = 12
 PER_DAY = 288
-GROWERS = {"gradient_boosting": gradient_boosting, "random_forest": random_forest}
+GROWERS = {"gradient_boosting": gradient_boosting, "level_boosting": level_boosting, "random_forest": random_forest}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,21 @@ def test_bounds_that_the_line_reaches_say_nothing(history: History) -> None:
     told, blind = (trees.rows_of(h, line, STEPS).y for h in (capped, replace(capped, censored=np.zeros_like(cut))))
     assert len(told) < 0.8 * len(blind)
     assert np.median(blind) < 0 < np.median(told)
+
+
+def test_without_a_line_trees_start_from_the_last_hour(history: History) -> None:
+    nothing = trees.Trees(
+        np.zeros(1, dtype=np.int64),
+        np.array([np.inf]),
+        np.zeros((1, 2), dtype=np.int64),
+        np.zeros(1),
+        np.zeros(1, dtype=np.int64),
+        1,
+        0.0,
+    )
+    learned = trees.fit(history, "UTC", STEPS, lambda _: nothing, trees.flat)
+    path = trees.paths(learned, history, np.array([1000]), STEPS)[0]
+    np.testing.assert_allclose(path, history.values[1000 - 11 : 1001].mean(), rtol=1e-6)
 
 
 def test_to_forecast_with_trees_needs_no_scikit_learn() -> None:
