@@ -9,8 +9,9 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from controllers.config import Config, Prometheus, Workload, contradictions
 from controllers.domain import Sample
@@ -18,6 +19,7 @@ from controllers.rules import expressions
 from controllers.schema import file_model
 from controllers.sources.prometheus import Kind, Origin, Reading, Source, SourceError
 from exporters.runtime.config import ConfigError, nearest, read_yaml, validate
+from exporters.runtime.logs import configure_logs
 
 DEMAND = "workload:demand:rate1m"
 BACKLOG = "workload:backlog:sum"
@@ -83,8 +85,10 @@ def main(argv: list[str]) -> int:
     config = read(path)
     count = len(config.workloads)
     print(f"{path}: no mistakes; {count or 'no'} workload{'' if count == 1 else 's'}")
-    for warning in (*unnamed_queues(config), *unpaid(config)):
+    for warning in (*unnamed_queues(config), *unpaid(config), *unreadable_calendars(config)):
         print(f"warning: {warning}")
+    for line in calendars(config, time.time()):
+        print(line)
     if options.no_prometheus or not count:
         return 0
 
@@ -148,6 +152,53 @@ def unpaid(config: Config) -> list[str]:
             + "; write a long random line into a file and name it here"
         ]
     return []
+
+
+def unreadable_calendars(config: Config) -> list[str]:
+    """Calendar files that say nothing. One may be written later, or lie on another machine, so it is no mistake."""
+    warnings: list[str] = []
+    for index, workload in enumerate(config.workloads):
+        for place, path in enumerate(workload.calendar.ics if workload.calendar else ()):
+            from controllers.forecast.calendars import parsed_ics
+
+            try:
+                parsed_ics(path)
+            except Exception as error:  # whatever a library makes of what somebody wrote
+                why = error.strerror if isinstance(error, OSError) and error.strerror else error
+                warnings.append(f"workloads.{index}.calendar.ics.{place}: {path} cannot be read ({why})")
+    return warnings
+
+
+def calendars(config: Config, now: float) -> list[str]:
+    """What each workload's calendar has, in a line: a mistyped country or time shows there."""
+    if config.forecast.holidays is None and all(workload.calendar is None for workload in config.workloads):
+        return []
+    from controllers.forecast.calendars import Calendars
+
+    configure_logs("check", "error")  # files that cannot be read are told of above
+    known = Calendars(config)
+    lines = []
+    for workload in config.workloads:
+        calendar = known.of(workload.identity, now)
+        zone = ZoneInfo(calendar.time_zone)
+        today = (datetime.fromtimestamp(now, zone).date() - date(1970, 1, 1)).days
+        told = []
+        coming = min((day for day in calendar.holidays if day >= today), default=None)
+        if coming is not None:
+            told.append(f"next holiday {date(1970, 1, 1) + timedelta(days=coming)} ({calendar.holidays[coming]})")
+        for kind in sorted({event.kind for event in calendar.events}):
+            begins = [event.begin for event in calendar.events if event.kind == kind]
+            past = sum(begin <= now for begin in begins)
+            soon = min((begin for begin in begins if begin > now), default=None)
+            then = f", next {datetime.fromtimestamp(soon, zone):%Y-%m-%d %H:%M}" if soon else ""
+            told.append(f"event '{kind}' {past} time{'' if past == 1 else 's'} so far{then}")
+        floor = next((floor for floor in calendar.floors if floor.end > now), None)
+        if floor is not None:
+            begin = datetime.fromtimestamp(floor.begin, zone)
+            told.append(f"at least {floor.demand_per_second:g} per second from {begin:%Y-%m-%d %H:%M}")
+        if told:
+            lines.append(f"{workload.identity}: calendar ({calendar.time_zone}): {'; '.join(told)}")
+    return lines
 
 
 def ask(source: Source, config: Config, now: float) -> Findings:

@@ -1,5 +1,6 @@
 """`tidewise check`, on the terminal: against nothing, and against a real Prometheus that scrapes a page of ours."""
 
+import re
 import socket
 import threading
 import time
@@ -8,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import structlog
 
 from controllers import check, rules
 from controllers.config import Prometheus as Settings
@@ -89,6 +91,28 @@ def test_a_queue_that_the_files_own_exporter_does_not_watch(checked) -> None:
         "did you mean 'video-jobs'?"
     ) in out
     assert "warning" not in checked(exporters + text(), "--no-prometheus")[1]
+
+
+def test_what_the_calendar_has_and_a_file_that_cannot_be_read(checked, tmp_path: Path) -> None:
+    (tmp_path / "bad.ics").write_text("no calendar")
+    calendar = f"""\
+    time_zone: Asia/Seoul
+    calendar:
+      holidays: KR
+      events: [{{name: sale, at: "2024-01-05T10:00", for: 2h, every: friday}}]
+      floors: [{{cron: "* * * * *", for: 5m, demand_per_second: 7}}]
+      ics: [{tmp_path}/none.ics, {tmp_path}/bad.ics]
+"""
+    try:
+        status, out, _ = checked(text() + calendar, "--no-prometheus")
+    finally:
+        structlog.reset_defaults()
+    assert status == 0
+    assert f"warning: workloads.0.calendar.ics.0: {tmp_path}/none.ics cannot be read (No such file or directory)" in out
+    assert f"warning: workloads.0.calendar.ics.1: {tmp_path}/bad.ics cannot be read (" in out
+    line = next(line for line in out.splitlines() if line.startswith("default/video-analysis: calendar (Asia/Seoul): "))
+    assert re.search(r"next holiday 20\d\d-\d\d-\d\d \(.+\); event 'sale' 5\d times so far", line)
+    assert "; at least 7 per second from " in line
 
 
 def test_prometheus_is_down(checked) -> None:
