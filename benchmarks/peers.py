@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks.scores import PEAK_SECONDS, QUANTILES
 from benchmarks.traces import HOUR, Trace
-from controllers.forecast.features import hold
 from controllers.forecast.history import Floats, Ints
+from controllers.forecast.sums import hold
 
 WEEK_SEASON = 336  # bins: a longer season than this and Holt-Winters is given the day instead of the week
 ARIMA_BINS = 1152  # four days in five minutes

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from controllers.forecast.bands import Residuals
-from controllers.forecast.features import interpolating
 from controllers.forecast.history import Floats, Ints
+from controllers.forecast.sums import interpolating
 
 TRACKED = np.array([0.1, 0.5, 0.9, 0.98])  # the quantiles whose misses are followed; between them, interpolated
 HALF_LIFE_SECONDS = 3 * 3600.0

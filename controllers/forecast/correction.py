@@ -4,8 +4,8 @@ import numpy as np
 
 from controllers.forecast.backtest import shortfall
 from controllers.forecast.calibration import knots
-from controllers.forecast.features import interpolating
 from controllers.forecast.history import Bools, Floats, Ints, leads_in
+from controllers.forecast.sums import interpolating
 
 CORRECTIONS = (0.0, 0.15, 0.3)  # shares of the last hour's mean error that may be taken back
 CORRECTION_WORTH = 1.02  # so much better it has to make the backtest

@@ -14,8 +14,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from controllers.forecast.features import OFFSET_RATIO, bins, ceiling, cumulative, window
+from controllers.forecast.features import OFFSET_RATIO, ceiling
 from controllers.forecast.history import DAY_SECONDS, Bools, Floats, History, Ints
+from controllers.forecast.sums import bins, cumulative, window
 
 MOST = 3  # periods that are told apart
 TRIES = 3  # peaks looked at more closely, for each

@@ -16,8 +16,8 @@ from controllers.forecast import adaptive, bands
 from controllers.forecast.adaptive import TRACKED, State
 from controllers.forecast.backtest import MIN_KNOWN, outcome, times_of
 from controllers.forecast.bands import Bands, Residuals, Seen
-from controllers.forecast.features import running
 from controllers.forecast.history import DAY_SECONDS, Bools, Floats, History, Ints, leads_in
+from controllers.forecast.sums import running
 
 VALUE, PEAK, ARRIVALS, WINDOW = "value", "peak", "arrivals", "window"
 HELD_OUT = 0.4  # of the backtest's end, for coverage that the bands did not see

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controllers.forecast.features import Basis, basis, bins
+from controllers.forecast.features import Basis, basis
 from controllers.forecast.history import Floats, History, Ints
 from controllers.forecast.models.days import by_days, coarse, coarse_paths, softened
 from controllers.forecast.models.weekdays import State, likeness, seasons, since
 from controllers.forecast.seasons import Phases, phase_factors, with_phases, without
+from controllers.forecast.sums import bins
 
 NEEDS_SECONDS = 2 * 86_400.0
 ORDER = (2, 1, 2)

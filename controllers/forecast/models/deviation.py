@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controllers.forecast.features import bins, cumulative, window
 from controllers.forecast.history import Bools, Floats, Ints
+from controllers.forecast.sums import bins, cumulative, window
 
 WINDOWS_SECONDS = (300.0, 1200.0, 3600.0, 4 * 3600.0, 86_400.0)
 LEADS_SECONDS = (300.0, 1200.0, 3600.0, 3 * 3600.0)  # regressed; between them coefficients are interpolated

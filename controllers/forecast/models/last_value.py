@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from controllers.forecast.features import hold
 from controllers.forecast.history import Floats, History, Ints
+from controllers.forecast.sums import hold
 
 NEEDS_SECONDS = 0.0
 

@@ -13,6 +13,7 @@ from controllers.forecast import features
 from controllers.forecast.features import Basis, Origins, Past, basis, columns, first_day, first_hour, prepare
 from controllers.forecast.history import Bools, Floats, History, Ints
 from controllers.forecast.seasons import Phases, phase_factors, with_phases, without
+from controllers.forecast.sums import interpolating
 
 NEEDS_SECONDS = 0.5 * 86_400.0  # the backtest tells from when on it is good
 LEADS = (1, 2, 3, 5, 8, 12, 20, 30, 45, 60)  # an hour in bins of 5 and of 1 minutes among them; then half as much again
@@ -108,7 +109,7 @@ def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floa
 
 def between(learned: Learned, leads: Ints) -> Floats:
     """Coefficients for any lead (leads, columns), from the regressed ones on a logarithmic scale of leads."""
-    weights: Floats = features.interpolating(np.log(learned.leads), np.log(leads)).T @ learned.weights
+    weights: Floats = interpolating(np.log(learned.leads), np.log(leads)).T @ learned.weights
     return weights
 
 

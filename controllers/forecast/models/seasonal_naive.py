@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controllers.forecast.features import hold, same_time
+from controllers.forecast.features import same_time
 from controllers.forecast.history import Floats, History, Ints, utc_offsets
+from controllers.forecast.sums import hold
 
 NEEDS_SECONDS = 86_400.0
 NEEDS_WEEK_SECONDS = 8 * 86_400.0

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from controllers.forecast.features import hold
 from controllers.forecast.history import Bools, Floats, History, Ints
 from controllers.forecast.models import MODELS, arima, days, deviation, fourier, holt_winters, profile_ratio, weekdays
+from controllers.forecast.sums import hold
 
 STEP, PER_DAY, HOUR = 300.0, 288, 12
 CHEAP = ("holt_winters", "fourier", "profile_ratio")
