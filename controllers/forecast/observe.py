@@ -36,6 +36,7 @@ class Observer:
         self._step = float(config.forecast.step_seconds)
         self._demand, self._censored, self._fallbacks = questions(config)
         self._bins = max(1, round(config.forecast.history_days * 86_400 / self._step))
+        self._slack = round(SLACK_SECONDS / self._step)
         self._overlap = max(2, math.ceil(OVERLAP_SECONDS / self._step))
         self._phase = 0.0  # seconds after the full minute at which bins end
         self._grid = Grid((), 0, 0, 0)
@@ -50,7 +51,12 @@ class Observer:
     @property
     def complete(self) -> bool:
         """Whether the whole history has been read, as far as there is any; the year may still be on its way."""
-        return self._newest > 0 and self._oldest <= self._newest - self._bins + 1
+        return self._newest > 0 and self._oldest <= self._earliest
+
+    @property
+    def _earliest(self) -> int:
+        """The first bin that is wanted. After a clock was set back there may be no room for all of them."""
+        return max(self._newest - self._bins + 1, self._grid.first)
 
     @property
     def year_complete(self) -> bool:
@@ -61,12 +67,13 @@ class Observer:
 
         Raises SourceError when even what is new could not be read; what was known stays.
         """
-        if self._newest and int((now - self._phase) // self._step) < self._oldest:
-            self._newest = 0  # the clock was set back to before all that is known
+        end = int((now - self._phase) // self._step)
+        if self._newest and (end < self._oldest or end - self._bins + 1 < self._grid.first - self._slack):
+            self._newest = 0  # the clock was set back to before all that is known, or to where little of it is left
         if not self._newest:
             self._begin(now, remaining)
         else:
-            self._go_on(int((now - self._phase) // self._step), remaining)
+            self._go_on(end, remaining)
         while not self.complete and remaining() > 1.0:
             try:
                 self._read_older(remaining)
@@ -88,7 +95,7 @@ class Observer:
     def _begin(self, now: float, remaining: Callable[[], float]) -> None:
         self._phase = self._sampled_at(now, remaining())
         end = int((now - self._phase) // self._step)
-        self._grid = Grid(self._names, end - self._bins + 1, self._bins, round(SLACK_SECONDS / self._step))
+        self._grid = Grid(self._names, end - self._bins + 1, self._bins, self._slack)
         self._newest, self._oldest = end, end + 1
         try:
             self._read_older(remaining)
@@ -122,7 +129,7 @@ class Observer:
         """One chunk; half of it at a time where that is too much for a server or a proxy."""
         last = self._oldest - 1
         while True:
-            first = max(last - self._chunk + 1, self._newest - self._bins + 1)
+            first = max(last - self._chunk + 1, self._earliest)
             try:
                 self._fill(first, last, remaining())
                 break

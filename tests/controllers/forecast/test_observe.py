@@ -56,6 +56,24 @@ def test_the_window_moves_on_for_days(make: SimpleNamespace) -> None:
     np.testing.assert_array_equal(history.values, [minute(t) for t in times])
 
 
+@pytest.mark.parametrize("back", [120, 3600, 20 * 3600, 2 * 86_400, 5 * 86_400], ids=lambda back: f"by {back} s")
+@pytest.mark.parametrize("moved", [False, True], ids=["before the window has moved", "after"])
+def test_a_clock_that_is_set_back_is_followed(make: SimpleNamespace, back: int, moved: bool) -> None:
+    observer = Observer(make.FakeSource({NAME: minute}), make.config("a", history_days=3))
+    for hours in range(0, 24 * 6, 7) if moved else (0,):
+        newest = NOW + hours * 3600
+        observer.read(newest, plenty)
+    for later in (0, 60, 3600, back + 60):  # and then time goes on
+        now = newest - back + later
+        observer.read(now, plenty)
+        assert observer.complete
+        history = observer.history(NAME)
+        assert history.end == now - 30
+        assert 2 * 1440 <= len(history.values) <= 3 * 1440
+        times = history.start + 60 * np.arange(len(history.values))
+        np.testing.assert_array_equal(history.values, [minute(t) for t in times])
+
+
 def test_bins_end_when_the_stored_samples_were_taken(make: SimpleNamespace) -> None:
     observer = Observer(make.FakeSource({NAME: minute}, sampled_at=17.0), make.config("a", history_days=1))
     observer.read(NOW, plenty)
