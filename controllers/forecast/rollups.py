@@ -86,7 +86,7 @@ class Rollups:
 
     def history(self, workload: str, last: int) -> History | None:
         """Until the hour `last` at most; None while nothing is known of it."""
-        if self._grid is None:
+        if self._grid is None or last < self._grid.first:  # the clock was set back to before all that is known
             return None
         first = max(self._oldest, self._newest - self._hours + 1)
         found = self._grid.history(workload, first, min(self._newest, last), HOUR_SECONDS, 0.0)

@@ -74,6 +74,15 @@ def test_a_clock_that_is_set_back_is_followed(make: SimpleNamespace, back: int, 
         np.testing.assert_array_equal(history.values, [minute(t) for t in times])
 
 
+def test_hours_that_lie_ahead_of_a_clock_set_back_are_not_told(make: SimpleNamespace) -> None:
+    observer = Observer(make.FakeSource({NAME: minute}), make.config("a", history_days=1, rollup_days=30))
+    observer.read(NOW, plenty)
+    for back in (40 * 86_400, 86_400):
+        observer.read(NOW - back, plenty)
+        hours = observer.hours(NAME)
+        assert hours is None or hours.end <= NOW - back
+
+
 def test_bins_end_when_the_stored_samples_were_taken(make: SimpleNamespace) -> None:
     observer = Observer(make.FakeSource({NAME: minute}, sampled_at=17.0), make.config("a", history_days=1))
     observer.read(NOW, plenty)
