@@ -15,6 +15,7 @@ from controllers.forecast.history import Bools, Floats
 
 ENOUGH = 20  # residuals; below, nothing is known about the spread
 SUBSETS = [list(rows) for size in (3, 2, 1) for rows in itertools.combinations(range(3), size)]
+LEVEL_SECONDS, MIN_LEVEL_BINS = 900.0, 3
 UNKNOWN_RATIO = 0.5  # expected absolute error before anything is known, relative to the prediction
 KNOTS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 45, 60)  # leads (bins) at which the spread of single bins is learned
 
@@ -58,6 +59,20 @@ def spread(predicted: Floats, actual: Floats) -> Spread:
 def learn_spread(predicted: Floats, actual: Floats, censored: Bools) -> Spread:
     """A lower bound that the prediction already reaches says nothing about how far off it was."""
     return spread(predicted, np.where(censored & (actual < predicted), np.nan, actual))
+
+
+def level_bins(step_seconds: float) -> int | None:
+    """Bins whose mean is a level: a quarter of an hour of them, in which the noise of single bins evens out."""
+    bins = int(LEVEL_SECONDS // step_seconds)
+    return bins if bins >= MIN_LEVEL_BINS else None
+
+
+def learn_level(paths: Floats, actual: Floats, censored: Bools, step_seconds: float) -> Spread | None:
+    bins = level_bins(step_seconds)
+    if bins is None or bins > paths.shape[1]:
+        return None
+    means = (paths[:, :bins].mean(axis=1), actual[:, :bins].mean(axis=1))
+    return learn_spread(*means, censored[:, :bins].sum(axis=1) > 0)
 
 
 def knots(steps: int) -> list[int]:

@@ -240,6 +240,8 @@ def gate_sentence(made: Outlook, fitted: Fitted) -> str:
             f"; within the last hour {_percent(made.live.model)} off, the naive ones {_percent(made.live.naive)}, "
             f"{_percent(made.live.promised)} was promised"
         )
+        if made.live.level > 0:
+            live += f"; quarter hours lie to one side, {made.live.level:.1f} times as far off as promised"
     return {
         "open": f"open: error relative to the best naive forecast's {skill or 'unknown'}{live}",
         "cold_start": "closed: the history is too short to try any model",

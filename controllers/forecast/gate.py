@@ -10,7 +10,7 @@ from enum import StrEnum
 import numpy as np
 
 from controllers.forecast.backtest import ratio, shortfall
-from controllers.forecast.calibration import Spread, knots
+from controllers.forecast.calibration import Spread, knots, level_bins
 from controllers.forecast.history import Bools, Floats, History, Ints, leads_in
 from controllers.forecast.selection import NAIVES, Fitted
 from controllers.forecast.skill import UNKNOWN_SKILL, Skill, judged_leads, record, since, skill
@@ -29,6 +29,12 @@ LIVE_SURPRISE = (1.4, 2.0)  # than promised by the backtest; one hour in twenty 
 # Times the promised error: whatever the naives do, this is not the demand that was learned. On the reference traces 2.5
 # is passed in one to six per cent of all hours without a change, and within 15 to 45 minutes of one that matters.
 SHOCK = (2.0, 2.5)
+# Demand has another level when quarter-hour means are off by as many times their own promised error. Those are far
+# smaller than single bins' where demand is noisy, so it takes more: nearly all of the last half hour lies on one side
+# (a single burst does not), by a good part of the level, and a naive forecast knows better.
+LEVEL_WITHIN_SECONDS = 1800.0
+ONE_SIDED = 0.9
+LEVEL_APART = 0.4  # of the larger of what was foreseen and what came; to a third or threefold: 0.67
 MOST_SURPRISE = 10.0  # where no error at all was promised
 
 
@@ -49,6 +55,7 @@ class Live:
     model: float
     naive: float  # the better naive forecast
     promised: float  # what the backtest lets expect of the model, between the level foreseen and the one that came
+    level: float = 0.0  # error of quarter-hour means as a multiple of the promised one; 0: not another level
 
     @property
     def surprise(self) -> float:
@@ -90,7 +97,40 @@ def judge(
 
     demand, promised = float(weighed(came)), float(weighed(expected.T))
     errors, unit = weighed(shortfall(said, came, bound)), demand if demand > 0 else promised
-    return Live(ratio(float(errors[0]), unit), ratio(float(errors[1:].min()), unit), ratio(promised, unit))
+    level = 0.0
+    if one_sided(said[0], came, bound, due & (age < LEVEL_WITHIN_SECONDS)):
+        level = level_apart(known, fitted, origins, paths, naives, actual, censored)
+    return Live(ratio(float(errors[0]), unit), ratio(float(errors[1:].min()), unit), ratio(promised, unit), level)
+
+
+def one_sided(said: Floats, came: Floats, bound: Bools, lately: Bools) -> bool:
+    """Whether nearly all forecasts (origins, horizons) were too high, or too low; every horizon counts the same."""
+    pairs = np.maximum(lately.sum(axis=0), 1)
+    sides = ((said > came) & ~bound, said < came)
+    shares = [float(((side & lately).sum(axis=0) / pairs).sum()) for side in sides]
+    return max(shares) >= ONE_SIDED * sum(shares) > 0
+
+
+def level_apart(
+    known: History, fitted: Fitted, origins: Ints, paths: Floats, naives: list[Floats], actual: Floats, censored: Bools
+) -> float:
+    """How many times their promised error quarter-hour means within the last half hour are off, if that is much."""
+    bins = level_bins(known.step_seconds)
+    if bins is None or fitted.level is None:
+        return 0.0
+    age = (len(known.values) - 1 - origins - bins) * known.step_seconds
+    said = np.array([each[:, :bins].mean(axis=1) for each in (paths, *naives)])
+    came, bound = actual[:, :bins].mean(axis=1), censored[:, :bins].sum(axis=1) > 0
+    late = LEVEL_WITHIN_SECONDS - bins * known.step_seconds
+    due = np.flatnonzero((age >= 0) & (age <= late) & np.isfinite(came) & np.isfinite(said).all(axis=0))
+    if not len(due):
+        return 0.0
+    said, came, bound = said[:, due], came[due], bound[due]
+    errors = shortfall(said, came, bound).mean(axis=1)
+    if errors[0] <= max(LIVE_WORSE[1] * errors[1:].min(), LEVEL_APART * max(said[0].mean(), came.mean())):
+        return 0.0
+    expected = np.array([fitted.level.expected_miss(at) for at in (said[0], np.minimum(said[0], came))]).mean()
+    return min(float(errors[0] / expected), MOST_SURPRISE) if expected > 0 else MOST_SURPRISE
 
 
 def skill_of(known: History, fitted: Fitted, origins: Ints, paths: Floats, naives: list[Floats]) -> Skill:
@@ -120,7 +160,7 @@ def gate_of(fitted: Fitted, live: Live | None, lately: Skill, was_open: bool | N
     if live is not None:
         trusted = was_open is not False
         worse = live.model > LIVE_WORSE[trusted] * live.naive and live.surprise > LIVE_SURPRISE[trusted]
-        if worse or live.surprise >= SHOCK[trusted]:
+        if worse or max(live.surprise, live.level) >= SHOCK[trusted]:
             return Gate.DEGRADED
     return Gate.OPEN
 

@@ -26,7 +26,7 @@ from controllers.forecast.backtest import (
     trial,
     wapes,
 )
-from controllers.forecast.calibration import Spread, knots, learn_spread
+from controllers.forecast.calibration import Spread, knots, learn_level, learn_spread
 from controllers.forecast.censoring import lifted
 from controllers.forecast.correction import corrected_backtest
 from controllers.forecast.features import OFFSET_RATIO, ceiling
@@ -86,6 +86,7 @@ class Fitted:
     effects: events.Effects = events.NO_EFFECTS  # of the calendar's occasions, which the models have not seen
     tried: Memory | None = None  # what was said in the backtest, for the next fit to go on from
     record: Record | None = None  # the model's errors beside the naive ones'
+    level: Spread | None = None  # of the mean over a quarter of an hour; None where that is hardly more than a bin
 
     @property
     def best_naive(self) -> float | None:
@@ -194,6 +195,7 @@ def select(
         value={
             lead: learn_spread(path[:, lead - 1], actual[:, lead - 1], censored[:, lead - 1]) for lead in knots(steps)
         },
+        level=learn_level(path, actual, censored, step),
         ahead=ahead.learn(
             history,
             tried.origins,

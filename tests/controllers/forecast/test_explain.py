@@ -156,5 +156,10 @@ def test_the_gate_says_why(gate: Gate, skill: Skill, expected: str, made: Outloo
     assert gate_sentence(told, fitted).startswith(expected)
 
 
+def test_another_level_is_told(made: Outlook, fitted: Fitted) -> None:
+    told = Outlook(made.forecast, Gate.DEGRADED, Live(0.13, 0.1, 0.1, level=2.6), (), 0.0, 1.0, Skill())
+    assert gate_sentence(told, fitted).endswith("to one side, 2.6 times as far off as promised")
+
+
 def test_every_gate_has_its_sentence() -> None:
     assert {row[0] for row in GATES} == set(Gate)

@@ -104,6 +104,12 @@ GATES = {
     "six middling hours do not": (Skill(1.2, 0.8, 0.97), GOOD, False, Gate.NO_SKILL_TODAY),
     "a bad hour closes it": (Skill(0.7, 0.7), WORSE, True, Gate.DEGRADED),
     "far off, though naive forecasts are as well": (Skill(0.7, 0.7), Live(0.5, 0.9, 0.1), True, Gate.DEGRADED),
+    "another level, though single bins are as noisy as ever": (
+        Skill(0.7, 0.7),
+        Live(0.13, 0.1, 0.1, level=2.6),
+        True,
+        Gate.DEGRADED,
+    ),
     "an hour worse than promised, but better than naive": (Skill(0.7, 0.7), Live(0.19, 0.2, 0.1), True, Gate.OPEN),
     "nothing due yet: the backtest counts": (UNKNOWN_SKILL, None, None, Gate.OPEN),
 }
@@ -165,3 +171,38 @@ def test_it_is_as_much_of_a_surprise_to_foresee_far_too_much_as_far_too_little(
     live = judge(known, fitted, origins, paths, [paths], actual, np.zeros(actual.shape, dtype=np.bool_))
     assert live is not None
     assert live.surprise > SHOCK[True]
+
+
+def noisy(make: SimpleNamespace, last: Floats) -> Live | None:
+    """Bins at nothing or twice what is foreseen, by turns; then `last`, which a naive forecast knows."""
+    count = 40
+    values = np.r_[np.resize([0.0, 20.0], count - len(last)), last]
+    known = make.grid(values, STEP)
+    origins = np.arange(15, count - 1)
+    at = origins[:, None] + np.arange(1, 13)
+    actual = np.where(at < count, values[np.minimum(at, count - 1)], np.nan)
+    naive = np.full(actual.shape, float(last.mean()))
+    spreads = {lead: Spread(10.0, (1.0, 0.0, 0.0)) for lead in (1, 3, 12)}
+    fitted = SimpleNamespace(horizons=(300, 900, 3600), value=spreads, steps=12, level=Spread(10.0, (0.2, 0.0, 0.0)))
+    path, none = np.full(actual.shape, 10.0), np.zeros(actual.shape, dtype=np.bool_)
+    return judge(known, fitted, origins, path, [naive], actual, none)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("last", "another"),
+    [
+        ([3.0] * 6, True),  # a third
+        ([30.0] * 6, True),
+        ([8.0] * 6, False),  # one-sided, but little
+        ([0.0, 20.0] * 3, False),  # as noisy as ever
+        ([6.0, 12.0, 8.0, 90.0, 8.0, 12.0], False),  # one burst
+    ],
+)
+def test_half_an_hour_on_one_side_is_another_level_where_single_bins_tell_little(
+    last: list[float], another: bool, make: SimpleNamespace
+) -> None:
+    live = noisy(make, np.array(last))
+    assert live is not None
+    assert (live.level >= SHOCK[True]) == another
+    if last[0] == 3.0:  # the demand that fell is less far off than the noise that was promised
+        assert live.surprise < 1.4
