@@ -18,6 +18,7 @@ from controllers.forecast.models import (
     random_forest,
     ridge,
     seasonal_naive,
+    smoothing,
     trees,
 )
 
@@ -50,6 +51,7 @@ MODELS: dict[str, Model] = {
     "fourier": Model(fourier.fit, fourier.paths, fourier.NEEDS_SECONDS),
     "profile_ratio": Model(profile_ratio.fit, profile_ratio.paths, profile_ratio.NEEDS_SECONDS),
     "ridge": Model(ridge.fit, ridge.paths, ridge.NEEDS_SECONDS),
+    "smoothing": Model(smoothing.fit, smoothing.paths, smoothing.NEEDS_SECONDS),
     "arima": Model(arima.fit, arima.paths, arima.NEEDS_SECONDS, heavy=True),
     "gradient_boosting": Model(gradient_boosting.fit, trees.paths, trees.NEEDS_SECONDS, heavy=True),
     "level_boosting": Model(level_boosting.fit, trees.paths, trees.NEEDS_SECONDS, heavy=True),
@@ -57,7 +59,7 @@ MODELS: dict[str, Model] = {
 }
 
 NAIVE = ("last_value", "day_naive", "week_naive")  # good ones have a say as well
-CHEAP = ("ridge", "fourier", "holt_winters", "profile_ratio")
+CHEAP = ("ridge", "fourier", "holt_winters", "profile_ratio", "smoothing")
 HEAVY = ("arima", "random_forest", "gradient_boosting", "level_boosting")
 
 

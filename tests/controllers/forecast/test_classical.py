@@ -1,4 +1,4 @@
-"""Holt-Winters, ARIMA, Fourier waves and profile times ratio: good at what they are for, calm about bad histories."""
+"""Holt-Winters, ARIMA, Fourier waves, profile times ratio, smoothing: good at their own, calm about bad histories."""
 
 import pickle
 import subprocess
@@ -11,11 +11,21 @@ import numpy as np
 import pytest
 
 from controllers.forecast.history import Bools, Floats, History, Ints
-from controllers.forecast.models import MODELS, arima, days, deviation, fourier, holt_winters, profile_ratio, weekdays
+from controllers.forecast.models import (
+    MODELS,
+    arima,
+    days,
+    deviation,
+    fourier,
+    holt_winters,
+    profile_ratio,
+    smoothing,
+    weekdays,
+)
 from controllers.forecast.sums import hold
 
 STEP, PER_DAY, HOUR = 300.0, 288, 12
-CHEAP = ("holt_winters", "fourier", "profile_ratio")
+CHEAP = ("holt_winters", "fourier", "profile_ratio", "smoothing")
 CLASSICAL = (*CHEAP, "arima")
 ALL = (*CLASSICAL, "day_naive", "week_naive")
 
@@ -275,3 +285,27 @@ def test_what_was_learned_is_small_enough_to_travel(learned: dict[str, object]) 
     assert replace(learned["fourier"], phases=()).curve.shape == (7, PER_DAY)
     assert isinstance(learned["holt_winters"], holt_winters.Learned)
     assert isinstance(learned["profile_ratio"], profile_ratio.Learned)
+
+
+def test_the_factor_is_the_one_that_makes_absolute_errors_least() -> None:
+    draw = np.random.default_rng(3)
+    said = draw.uniform(0.5, 3.0, 400)
+    came = draw.poisson(said).astype(np.float64)
+    tried = np.linspace(0.5, 1.2, 141)
+    errors = [np.abs(factor * said - came).sum() for factor in tried]
+    assert smoothing.scale(said, came) == pytest.approx(tried[int(np.argmin(errors))], abs=0.006)
+    assert smoothing.scale(np.zeros(3), came[:3]) == 1.0
+
+
+def test_demand_of_few_pieces_is_where_smoothing_is_best(make: SimpleNamespace) -> None:
+    hours = np.arange(20 * PER_DAY) / HOUR
+    rates = 0.8 + 0.6 * np.sin(2 * np.pi * hours / 24)
+    counts = np.random.default_rng(5).poisson(rates).astype(np.float64)
+    sparse = make.grid(counts / STEP, STEP)
+    origins = np.arange(15 * PER_DAY, 20 * PER_DAY - HOUR, 7)
+    errors = {}
+    for name in ("smoothing", "holt_winters", "last_value"):
+        value = MODELS[name].fit(sparse.first(15 * PER_DAY), "UTC", HOUR)
+        errors[name] = error(MODELS[name].paths(value, sparse, origins, HOUR)[:, -1], sparse, origins)
+    assert errors["smoothing"] < errors["holt_winters"]
+    assert errors["smoothing"] < 0.85 * errors["last_value"]
