@@ -17,15 +17,13 @@ from controllers.forecast.backtest import outcome
 from controllers.forecast.correction import bias_at, correct
 from controllers.forecast.gate import Gate as Gate
 from controllers.forecast.gate import Live, gate_of, judge, recent_origins, skill_of
-from controllers.forecast.history import Floats, History, Ints, Refusal, Why
-from controllers.forecast.models import MODELS
-from controllers.forecast.models.ensemble import Mixture, combine
+from controllers.forecast.history import Floats, History, Refusal, Why
 from controllers.forecast.selection import (
     Fitted,
     as_learned_from,
+    asked,
     bounded,
     stale_after,
-    with_occasions,
 )
 from controllers.forecast.skill import UNKNOWN_SKILL, Skill
 from controllers.forecast.windows import Coverage
@@ -122,19 +120,6 @@ def outlook(
         skill=skill,
         coverage=coverage,
     )
-
-
-def asked(fitted: Fitted, plain: History, calendar: Calendar, at: Ints) -> dict[str, Floats]:
-    """Paths (at, steps) of the model in use and of the naive ones; who is both, or a member, is asked once.
-
-    `plain`: the history as models learn from it.
-    """
-    mixture = fitted.learned if isinstance(fitted.learned, Mixture) else None
-    wanted = fitted.yardsticks | (dict(mixture.learned) if mixture else {fitted.model: fitted.learned})
-    paths = {name: MODELS[name].paths(learned, plain, at, fitted.steps) for name, learned in wanted.items()}
-    if mixture:
-        paths[fitted.model] = combine({name: paths[name] for name in mixture.learned}, mixture.weights)
-    return with_occasions(paths, plain, at, calendar, fitted.effects)
 
 
 def horizons_of(

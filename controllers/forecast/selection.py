@@ -1,5 +1,6 @@
 """Chooses a workload's model by backtest, and learns from the same backtest how sure it may be."""
 
+import contextlib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -174,6 +175,14 @@ def select(
     path = tried.paths.get(chosen, np.full(actual.shape, np.nan))
     correction, path = corrected_backtest(path, actual, censored, tried.origins, offset, list(testable.values()), step)
     naive = parts.get("seasonal_naive")
+    found = ahead.learn(
+        history, tried.origins, path, list(leads), window, shift=round(AGE_SECONDS / step), every=tried.spacing
+    )
+    if same is not None:
+        behind = ahead.owed(same.ahead, history)
+        with contextlib.suppress(Exception):  # a model that fails may cost its own part only
+            said = asked(same, plain, calendar, behind)[same.model] if len(behind) else np.empty((0, steps))
+            found = ahead.carried(found, same.ahead, history, behind, said)
     return Fitted(
         model=chosen,
         stage=_stage(total, models, {**left_out, **tried.failures}),
@@ -196,15 +205,7 @@ def select(
             lead: learn_spread(path[:, lead - 1], actual[:, lead - 1], censored[:, lead - 1]) for lead in knots(steps)
         },
         level=learn_level(path, actual, censored, step),
-        ahead=ahead.learn(
-            history,
-            tried.origins,
-            path,
-            list(leads),
-            window,
-            shift=round(AGE_SECONDS / step),
-            every=tried.spacing,
-        ),
+        ahead=found,
         score=scores,
         parts=parts,
         left_out={**tried.failures, **left_out},
@@ -219,6 +220,19 @@ def select(
             tried.spacing * step,
         ),
     )
+
+
+def asked(fitted: Fitted, plain: History, calendar: Calendar, at: Ints) -> dict[str, Floats]:
+    """Paths (at, steps) of the model in use and of the naive ones; who is both, or a member, is asked once.
+
+    `plain`: the history as models learn from it.
+    """
+    mixture = fitted.learned if isinstance(fitted.learned, Mixture) else None
+    wanted = fitted.yardsticks | (dict(mixture.learned) if mixture else {fitted.model: fitted.learned})
+    paths = {name: MODELS[name].paths(learned, plain, at, fitted.steps) for name, learned in wanted.items()}
+    if mixture:
+        paths[fitted.model] = combine({name: paths[name] for name in mixture.learned}, mixture.weights)
+    return with_occasions(paths, plain, at, calendar, fitted.effects)
 
 
 def as_learned_from(history: History, calendar: Calendar, effects: events.Effects) -> History:

@@ -64,6 +64,7 @@ class Learned:
     windows: tuple[Window, ...]
     decision: tuple[float, float] | None  # begin and end, seconds ahead
     every: int  # bins between two origins that were looked at
+    followed: float  # Unix seconds; outcomes of forecasts made before have had their say
     bands: Bands
     residuals: Residuals
     state: State
@@ -154,6 +155,7 @@ def learn(
         tuple(every_window),
         decision,
         every,
+        state.at,
         _rows(found[0], own),
         _rows(found[1], own),
         _rows(state, own),
@@ -180,12 +182,34 @@ def since(learned: Learned, history: History) -> Ints:
     """Origins from the fit until now at which forecasts are looked back at: full hours, so that few windows overlap."""
     step, newest = history.step_seconds, len(history.values) - 1
     every = max(1, round(FOLLOWED_SECONDS / step))
-    begin = max(0, math.ceil((learned.state.at - history.start) / step - 1e-6))
+    begin = max(0, math.ceil((learned.followed - history.start) / step - 1e-6))
     if learned.every < 1 or begin >= newest:
         return np.empty(0, dtype=np.int64)
     every *= max(1, -(-(newest - begin) // (every * MOST_TIMES)))
     anchor = round(history.start / step)
     return np.arange(begin + (-(anchor + begin)) % every, newest, every, dtype=np.int64)
+
+
+def owed(learned: Learned, history: History) -> Ints:
+    """Those of `since` whose windows of up to an hour are over: a new fit would not hear of them."""
+    origins = since(learned, history)
+    longest = max((window.last for window in learned.windows if window.seconds <= FOLLOWED_SECONDS), default=1)
+    return origins[origins + longest < len(history.values)]
+
+
+def carried(learned: Learned, before: Learned, history: History, origins: Ints, paths: Floats) -> Learned:
+    """A new fit with what misses had taught the last one, whose `paths` at its `owed` origins these are.
+
+    Where forecasts are fitted anew every hour, nothing could be followed for long otherwise.
+    """
+    if before.windows != learned.windows:
+        return learned
+    shifts, followed = before.state.shifts, before.followed
+    if len(origins):
+        shifts = follow(before, history, origins, paths)[0].shifts
+        followed = float(times_of(origins[-1:] + 1, history)[0])
+    followed = max(followed, history.end - DAY_SECONDS)
+    return replace(learned, state=replace(learned.state, shifts=shifts), followed=followed)
 
 
 def newest(learned: Learned, path: Floats, age: float, step: float) -> tuple[Floats, Floats]:

@@ -305,3 +305,31 @@ def test_quantiles_are_ordered_finite_and_never_negative(found: list[float], pat
         assert np.isfinite(each).all()
         assert (each >= 0).all()
         assert (np.diff(each, axis=1) >= 0).all()
+
+
+def test_what_misses_have_taught_outlives_an_hourly_fit() -> None:
+    """Errors at full hours are three times as large as at other times: a week of all minutes does not show it."""
+    count = (LEARNED_DAYS + 8) * DAY
+    bins = np.arange(count)
+    noise = np.random.default_rng(4).normal(0, 1, count) * np.where(bins % HOUR == 1, 3.0, 1.0)
+    history = as_history(np.maximum(day(bins) + noise, 0.0))
+    horizons = (300,)
+
+    def covered(carry: bool) -> float:
+        held, before = [], None
+        for newest in range(LEARNED_DAYS * DAY, count - HOUR, HOUR):
+            known = history.first(newest + 1)
+            origins = np.arange(newest - LEARNED_DAYS * DAY // 2, newest, EVERY)
+            found = learn(known, foreseen(origins), origins, horizons=horizons)
+            if carry and before is not None:
+                behind = windows.owed(before, known)
+                found = windows.carried(found, before, known, behind, foreseen(behind))
+            before = found
+            path = foreseen(np.array([newest]))[0]
+            tops, means = windows.newest(found, path, 0.0, STEP)
+            upper = windows.quantiles(found, found.state, tops, means, np.array([0.9]))[0, 0]
+            held.append(history.values[newest + 1] <= upper)
+        return float(np.mean(held[60:]))
+
+    assert covered(carry=False) < 0.78
+    assert covered(carry=True) == pytest.approx(0.9, abs=0.06)
