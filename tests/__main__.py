@@ -16,7 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # What the second lane runs; the first one runs the rest, the shared demo and what looks at it included. A folder that
 # needs the control plane, RabbitMQ or PostgreSQL belongs here: each is started once, in one lane.
 SECOND = (
+    "tests/benchmarks",
     "tests/controllers/actuators",
+    "tests/controllers/forecast/test_cluster.py",
+    "tests/controllers/forecast/test_fit.py",
     "tests/controllers/recovery",
     "tests/controllers/scale/test_real_lease.py",
     "tests/controllers/test_leases.py",

@@ -209,7 +209,7 @@ def test_nothing_outlives_the_process_that_publishes(tmp_path: Path, blow: signa
     _, alive = psutil.wait_procs([*everything, *pool], timeout=30)
     assert alive == []
     if blow is signal.SIGINT:
-        assert said.count(b"Traceback") == 1
+        assert said.count(b"Traceback") <= 1  # its own, where it was not ending anyway
 
 
 def test_only_workloads_that_were_being_fitted_are_blamed_for_a_death(fortnight: History) -> None:
