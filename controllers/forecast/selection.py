@@ -1,6 +1,5 @@
 """Chooses a workload's model by backtest, and learns from the same backtest how sure it may be."""
 
-import contextlib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -180,9 +179,13 @@ def select(
     )
     if same is not None:
         behind = ahead.owed(same.ahead, history)
-        with contextlib.suppress(Exception):  # a model that fails may cost its own part only
-            said = asked(same, plain, calendar, behind)[same.model] if len(behind) else np.empty((0, steps))
-            found = ahead.carried(found, same.ahead, history, behind, said)
+        said = np.empty((0, steps))
+        if len(behind):
+            try:
+                said = asked(same, plain, calendar, behind)[same.model]
+            except Exception:  # whatever a model raises: what was learned until the last fit is carried on
+                behind = behind[:0]
+        found = ahead.carried(found, same.ahead, history, behind, said)
     return Fitted(
         model=chosen,
         stage=_stage(total, models, {**left_out, **tried.failures}),
