@@ -112,6 +112,23 @@ def test_a_model_that_cannot_say_anything_costs_only_itself(history: History) ->
         assert "dumb" not in getattr(found.learned, "learned", {})
 
 
+def test_a_model_of_the_last_fit_that_fails_by_now_costs_what_it_would_have_taught_and_no_more(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = small()
+    before = select(history.first(18 * PER_DAY), UTC, HORIZONS, models, effort=FRUGAL)
+    taught = replace(before.ahead, state=replace(before.ahead.state, shifts=before.ahead.state.shifts + 0.5))
+    before = replace(before, ahead=taught)
+
+    def failing(*_: object) -> dict[str, Floats]:
+        raise IndexError("of the test")
+
+    monkeypatch.setattr("controllers.forecast.selection.asked", failing)
+    found = select(history.first(18 * PER_DAY + 2 * HOUR), UTC, HORIZONS, models, effort=FRUGAL, before=before)
+    np.testing.assert_array_equal(found.ahead.state.shifts, taught.state.shifts)
+    assert found.ahead.followed == taught.followed
+
+
 def test_cpu_seconds_are_counted_by_model_and_count_at_the_next_choice(history: History) -> None:
     clock = iter(np.arange(1000.0))
     dear, cheap = Counted(), Counted(1.0001)
