@@ -13,9 +13,10 @@ import numpy as np
 
 from controllers.forecast.features import Basis, basis
 from controllers.forecast.history import Floats, History, Ints
-from controllers.forecast.models.days import by_days, coarse, coarse_paths, softened
-from controllers.forecast.models.weekdays import State, likeness, seasons, since
-from controllers.forecast.seasons import Phases, phase_factors, with_phases, without
+from controllers.forecast.models.days import by_days, coarse, softened
+from controllers.forecast.models.weekday_paths import weekday_paths
+from controllers.forecast.models.weekdays import State, likeness, seasons
+from controllers.forecast.seasons import Phases, phase_factors, without
 from controllers.forecast.sums import bins
 
 NEEDS_SECONDS = 2 * 86_400.0
@@ -60,11 +61,7 @@ def fit(history: History, time_zone: str, steps: int) -> Learned:
 
 
 def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floats:
-    offset = learned.basis.level_offset
-    history, origins, after = since(learned.state, history, origins)
-    level = without(history, learned.phases, offset)
-    demand = coarse_paths(level, origins, steps, lambda part, at, count: _paths(learned, after, part, at, count))
-    return with_phases(demand, history, origins, learned.phases, offset)
+    return weekday_paths(learned, history, origins, steps, _paths)
 
 
 def _paths(learned: Learned, after: State | None, part: History, origins: Ints, steps: int) -> Floats:

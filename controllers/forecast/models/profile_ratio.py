@@ -10,10 +10,11 @@ import numpy as np
 from controllers.forecast.features import Basis, basis
 from controllers.forecast.history import Floats, History, Ints
 from controllers.forecast.models import deviation
-from controllers.forecast.models.days import Days, by_days, coarse, coarse_leads, coarse_paths
+from controllers.forecast.models.days import Days, by_days, coarse, coarse_leads
 from controllers.forecast.models.deviation import Persistence
-from controllers.forecast.models.weekdays import Season, State, likeness, seasons, since
-from controllers.forecast.seasons import Phases, phase_factors, with_phases, without
+from controllers.forecast.models.weekday_paths import weekday_paths
+from controllers.forecast.models.weekdays import Season, State, likeness, seasons
+from controllers.forecast.seasons import Phases, phase_factors, without
 
 NEEDS_SECONDS = 0.5 * 86_400.0  # the backtest tells from when on it is good
 SHARE = 0.05  # of the past that a day's profile forgets
@@ -54,11 +55,7 @@ def fit(history: History, time_zone: str, steps: int) -> Learned:
 
 
 def paths(learned: Learned, history: History, origins: Ints, steps: int) -> Floats:
-    offset = learned.basis.level_offset
-    history, origins, after = since(learned.state, history, origins)
-    level = without(history, learned.phases, offset)
-    demand = coarse_paths(level, origins, steps, lambda part, at, count: _paths(learned, after, part, at, count))
-    return with_phases(demand, history, origins, learned.phases, offset)
+    return weekday_paths(learned, history, origins, steps, _paths)
 
 
 def _paths(learned: Learned, after: State | None, part: History, origins: Ints, steps: int) -> Floats:

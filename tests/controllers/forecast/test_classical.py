@@ -20,6 +20,7 @@ from controllers.forecast.models import (
     holt_winters,
     profile_ratio,
     smoothing,
+    weekday_paths,
     weekdays,
 )
 from controllers.forecast.sums import hold
@@ -172,14 +173,13 @@ def test_the_exponential_mean_is_the_recursion_it_stands_for(share: float) -> No
     np.testing.assert_allclose(days.exponential_mean(values, known, share), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["holt_winters", "profile_ratio", "arima"])
+@pytest.mark.parametrize("name", ["holt_winters", "profile_ratio", "smoothing", "arima"])
 def test_going_on_from_the_kept_state_is_the_same_as_starting_anew(
     name: str, history: History, learned: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     origins = np.array([13 * PER_DAY + 5, 15 * PER_DAY - 1])
     short = MODELS[name].paths(learned[name], history, origins, HOUR)
-    module = sys.modules[f"controllers.forecast.models.{name}"]
-    monkeypatch.setattr(module, "since", lambda state, part, at: (part, at, None))
+    monkeypatch.setattr(weekday_paths, "since", lambda state, part, at: (part, at, None))
     np.testing.assert_allclose(MODELS[name].paths(learned[name], history, origins, HOUR), short, rtol=0.005)
     monkeypatch.undo()
     part, _, _ = weekdays.since(learned[name].state, history, origins)  # type: ignore[attr-defined]
