@@ -22,7 +22,7 @@ from controllers.forecast.predict import forecast
 from controllers.forecast.selection import select
 from controllers.replay.policies import hpa, tidewise
 from controllers.replay.simulate import Result, Setting, simulate
-from controllers.scale.decide import Rules
+from controllers.scale.state import Rules
 from demo import settings, trace
 from demo.settings import Settings
 

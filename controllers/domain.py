@@ -24,13 +24,20 @@ class Reason(StrEnum):
     REACTIVE = "reactive"  # present demand needs this many, no forecast counted
     REACTIVE_FLOOR = "reactive_floor"  # present demand is already above the forecast's band
     LATE_WORK = "late_work"  # backlog beyond the SLO is drained over lead time + minimum run
+    LEAST_COST = "least_cost"  # the price of being short against that of a replica, where both are known
+    FORECAST_CORRECTED = "forecast_corrected"  # it was lately off by so much; it is scaled by that, within bounds
+    DEADLINE = "deadline"  # deferrable work that can wait no longer
+    DEFERRED = "deferred"  # deferrable work that waits for idle, cheaper or paid hours
     # why the forecast did not count
     FORECAST_MISSING = "forecast_missing"
     FORECAST_EXPIRED = "forecast_expired"
     GATE_CLOSED = "gate_closed"
     # unknown inputs: hold, or follow the last forecast upwards
-    DEMAND_UNKNOWN = "demand_unknown"
-    DEMAND_STALE = "demand_stale"
+    SOURCE_DOWN = "source_down"  # Prometheus does not answer
+    DEMAND_DOWN = "demand_down"  # what measures demand does not answer
+    DEMAND_UNKNOWN = "demand_unknown"  # nobody measures it: an empty answer
+    DEMAND_STALE = "demand_stale"  # the last measurement is too old
+    DEMAND_ZERO = "demand_zero"  # measured, and there is none
     BACKLOG_UNKNOWN = "backlog_unknown"
     TARGET_UNKNOWN = "target_unknown"
     CAPACITY_UNKNOWN = "capacity_unknown"  # nothing says how long one piece of work takes
@@ -38,6 +45,11 @@ class Reason(StrEnum):
     HOLD = "hold"
     # what changed or bound the number afterwards
     NEEDED_SOON = "needed_soon"  # capacity would be asked for again before a scale-in had paid off
+    PAID_ALREADY = "paid_already"  # its minimum billing time is not over, so ending it would save nothing
+    BOUND_BY_DEPENDENCY = "bound_by_dependency"  # more replicas brought no more throughput: what is behind them binds
+    SCHEDULE_FLOOR = "schedule_floor"
+    SURGE = "surge"  # somebody asked for more, until a time
+    PAUSED = "paused"  # somebody stopped it, until a time
     MIN_REPLICAS = "min_replicas"
     MAX_REPLICAS = "max_replicas"
     RATE_LIMIT = "rate_limit"
@@ -53,6 +65,8 @@ class Reason(StrEnum):
     RECOMMEND = "recommend"
     APPLIED = "applied"
     ALREADY_THERE = "already_there"
+    FLOOR_TOLD = "floor_told"  # the floor of the user's own autoscaler was told
+    NO_CAPACITY = "no_capacity"  # the target could not give all of them
     ACTION_FAILED = "action_failed"
     PERMIT_REFUSED = "permit_refused"  # the ledger held money for fewer than were decided, or for none
     NOT_LEADER = "not_leader"  # another replica of the scaler acts
@@ -148,6 +162,27 @@ class Money:
     max_new: int | None
     silent_seconds: float
     grace_seconds: float
+
+
+class Direction(StrEnum):
+    """Which way a pause holds a number."""
+
+    UP = "up"
+    DOWN = "down"
+    BOTH = "both"
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What a person asked for, within [since, until): so many replicas more (`surge`), or no change (`pause`)."""
+
+    id: str
+    since: float
+    until: float
+    by: str
+    surge: int = 0
+    pause: Direction | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from typing import Any
 from controllers.domain import Forecast
 from controllers.replay.policies import hpa, recorded, tidewise
 from controllers.replay.simulate import Policy, Result, Setting, simulate
-from controllers.scale.decide import Rules
 from controllers.scale.records import Record, RecordError, read
+from controllers.scale.state import Rules
 from demo.recording import ComparisonError, FleetChange, Job, Recording
 
 TARGETS = [percent / 100 for percent in range(50, 91)]

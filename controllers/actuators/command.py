@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Mapping
 
 from controllers.actuators.interface import Actuator, ActuatorError
 from controllers.config import CommandTarget
@@ -23,7 +24,10 @@ def command_actuator(target: CommandTarget) -> Actuator:
     def read_replicas(seconds: float) -> Replicas:
         return parsed(_run(target.get, min(seconds, target.timeout_seconds)), target.get)
 
-    def apply(replicas: int, seconds: float, victims: tuple[str, ...] = ()) -> None:
+    def apply(
+        replicas: int, seconds: float, victims: tuple[str, ...] = (), in_hand: Mapping[str, float] | None = None
+    ) -> None:
+        del in_hand
         seconds = min(seconds, target.timeout_seconds)
         filled = {"{replicas}": str(replicas), "{victims}": ",".join(victims)}
         argv = [_PLACEHOLDER.sub(lambda found: filled[found[0]], argument) for argument in target.set]

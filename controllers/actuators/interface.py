@@ -1,6 +1,6 @@
 """What every actuator offers: read what the target has, and tell it an absolute number."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,10 +15,30 @@ class PermanentError(ActuatorError):
     """Trying again will not help before a person has changed something: a right, a name, another scaler."""
 
 
-class Apply(Protocol):
-    """Tells an absolute number. `victims`: instances that a smaller number takes first, where they are there."""
+class NoCapacityError(ActuatorError):
+    """The target cannot give so many now (no instances of that type, a quota). `told`: what it was told all the same.
 
-    def __call__(self, replicas: int, seconds: float, victims: tuple[str, ...] = ()) -> None: ...
+    Another target may have them; this one is worth asking again only after a while.
+    """
+
+    def __init__(self, message: str, told: int | None = None) -> None:
+        self.told = told
+        super().__init__(message)
+
+
+class Apply(Protocol):
+    """Tells an absolute number. `victims`: instances that a smaller number takes first, where they are there.
+
+    `in_hand`: work in hand by instance; a smaller number takes the idlest, then the least busy. None: not known.
+    """
+
+    def __call__(
+        self,
+        replicas: int,
+        seconds: float,
+        victims: tuple[str, ...] = (),
+        in_hand: Mapping[str, float] | None = None,
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -26,8 +46,11 @@ class Actuator:
     """Both functions end within the seconds they are given and raise ActuatorError.
 
     `read_replicas(seconds)`: what the target was last told and how many of those work (pending ones have no age yet).
-    `apply(replicas, seconds, victims)`: an absolute number; telling the same number again changes nothing.
+    `apply(replicas, seconds, victims, in_hand)`: an absolute number; telling the same number again changes nothing.
+    `is_floor`: it is told the floor of the user's own autoscaler, which may have more (a decision of the same number is
+    told again, for a floor expires).
     """
 
     read_replicas: Callable[[float], Replicas]
     apply: Apply
+    is_floor: bool = False

@@ -6,6 +6,7 @@ was made for or not at all: not on an object of the same name that was created a
 
 import functools
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,9 @@ class _Scaled:
         except ApiError as error:
             raise _for_actuator(error) from None
 
-    def apply(self, replicas: int, seconds: float, victims: tuple[str, ...] = ()) -> None:
+    def apply(
+        self, replicas: int, seconds: float, victims: tuple[str, ...] = (), in_hand: Mapping[str, float] | None = None
+    ) -> None:
         until = self._until(seconds)
         try:
             seen = self._seen or self._read(until)

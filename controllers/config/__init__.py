@@ -8,20 +8,25 @@ from controllers.config.budget import Budget, FixedCost, Gross, ModelPrice, Repl
 from controllers.config.calendar import AnnouncedEvent, CalendarSection, DemandFloor
 from controllers.config.processes import ForecastSection, Prometheus, ScaleSection, Tls
 from controllers.config.recovery import RecoverySection
+from controllers.config.targets import (
+    Cluster,
+    CommandTarget,
+    KubernetesObject,
+    KubernetesTarget,
+    Lease,
+    Target,
+)
 from controllers.config.values import Count, HttpUrl, Money, MoneyText, Name, Number, Text, TimeZone
 from controllers.config.workloads import (
     Bounds,
     Capacity,
-    Cluster,
-    CommandTarget,
+    CheapHours,
     Demand,
-    KubernetesObject,
-    KubernetesTarget,
-    Lease,
+    ExtraDemand,
     Limits,
     Price,
+    ScheduleFloor,
     Slo,
-    Target,
     Workload,
 )
 from exporters.runtime.config import ConfigError, Section, read_yaml, validate
@@ -33,6 +38,7 @@ __all__ = [
     "Budget",
     "CalendarSection",
     "Capacity",
+    "CheapHours",
     "Cluster",
     "CommandTarget",
     "Config",
@@ -40,6 +46,7 @@ __all__ = [
     "Count",
     "Demand",
     "DemandFloor",
+    "ExtraDemand",
     "FixedCost",
     "ForecastSection",
     "Gross",
@@ -57,6 +64,7 @@ __all__ = [
     "Prometheus",
     "ReplicaHold",
     "ScaleSection",
+    "ScheduleFloor",
     "Slo",
     "Target",
     "Text",

@@ -6,8 +6,8 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from controllers.config.calendar import Holidays
+from controllers.config.targets import Lease
 from controllers.config.values import Count, HttpUrl, Number, distinct
-from controllers.config.workloads import Lease
 from exporters.runtime.config import ListenAddress, Section
 
 
@@ -88,8 +88,8 @@ class ForecastSection(Section):
 class ScaleSection(Section):
     """`tidewise scale`: how often it decides, when data is too old, where decision records are kept.
 
-    `token_file`: the bearer token of whoever may ask for a replacement; without it nobody may. `lease`: where several
-    run, the Kubernetes Lease by which one of them acts.
+    `token_file`: the bearer token of whoever may ask for a replacement or an override; without it nobody may.
+    `lease`: where several run, the Kubernetes Lease by which one of them acts.
     """
 
     listen: list[ListenAddress] = ["127.0.0.1:9813"]
@@ -99,4 +99,6 @@ class ScaleSection(Section):
     record_every_seconds: Annotated[Number, Field(ge=0)] = 600.0  # 0: every decision, not only changes
     token_file: Path | None = None
     replacements: Path = Path(".tidewise/replacements.json")
+    overrides: Path = Path(".tidewise/overrides.jsonl")
+    url: HttpUrl = "http://127.0.0.1:9813"  # where `tidewise surge` and `pause` ask
     lease: Lease | None = None

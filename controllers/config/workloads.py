@@ -1,12 +1,12 @@
 """What is scaled: its demand, its target, its bounds, what it promises and what it costs."""
 
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from controllers.config.calendar import CalendarSection
-from controllers.config.values import Count, MoneyText, Name, Number, Text, TimeZone
+from controllers.config.calendar import CalendarSection, Cron
+from controllers.config.targets import Target
+from controllers.config.values import Count, Duration, MoneyText, Name, Number, Text, TimeZone, distinct
 from controllers.domain import Mode
 from exporters.runtime.config import Section
 
@@ -27,99 +27,6 @@ class Demand(Section):
         return self
 
 
-class CommandTarget(Section):
-    """Replicas asked for and set by programs of the user's own; argv lists, never a shell.
-
-    `get` prints either a number or JSON: {"replicas": wanted, "ready": working, "draining": told to end and still
-    there}. One of the arguments of `set` holds `{replicas}`; `set` is told an absolute number and may be told the same
-    number again. An argument with `{victims}` gets the instances, joined by commas, that a smaller number takes first.
-    """
-
-    get: Annotated[list[str], Field(min_length=1)]
-    set: Annotated[list[str], Field(min_length=1)]
-    timeout_seconds: Annotated[Number, Field(gt=0, le=300)] = 10.0
-
-    @model_validator(mode="after")
-    def _has_placeholder(self) -> Self:
-        if not any("{replicas}" in argument for argument in self.set):
-            raise ValueError(f"set: found {self.set!r}; one argument must hold {{replicas}}")
-        return self
-
-
-class Cluster(Section):
-    """Which Kubernetes: that of a kubeconfig file, or, without one, that of the pod this runs in."""
-
-    kubeconfig: Path | None = None
-    context: Text | None = None  # of the kubeconfig; None: its current one
-
-    @model_validator(mode="after")
-    def _context_has_file(self) -> Self:
-        if self.context is not None and self.kubeconfig is None:
-            raise ValueError("found context without kubeconfig; name the file that has it")
-        return self
-
-
-ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
-
-
-class KubernetesObject(Section):
-    """Any object whose kind has a scale subresource, such as an Argo Rollout."""
-
-    kind: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$")]
-    name: ObjectName
-    api_version: Annotated[str, Field(pattern=r"^([a-z0-9.-]+/)?v[a-z0-9]+$")]
-
-
-class KubernetesTarget(Cluster):
-    """Replicas of a Kubernetes object: exactly one of a Deployment, a StatefulSet, or another kind that can scale."""
-
-    namespace: Name = "default"
-    deployment: ObjectName | None = None
-    statefulset: ObjectName | None = None
-    generic: KubernetesObject | None = None
-    timeout_seconds: Annotated[Number, Field(gt=0, le=60)] = 10.0  # for reading, and again for setting
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        given = [key for key in ("deployment", "statefulset", "generic") if getattr(self, key) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"found {' and '.join(given) or 'none'} of deployment, statefulset, generic; give exactly one"
-            )
-        return self
-
-
-class Lease(Cluster):
-    """The Kubernetes Lease by which several replicas of one controller agree who acts.
-
-    A leader that is gone is followed after `duration_seconds`; it stops acting by itself after two thirds of them.
-    """
-
-    name: ObjectName
-    namespace: Name = "default"
-    duration_seconds: Annotated[Count, Field(ge=3, le=600)] = 15
-
-
-class Target(Section):
-    """Where the replicas live: exactly one of the actuators."""
-
-    command: CommandTarget | None = None
-    kubernetes: KubernetesTarget | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        given = [key for key in type(self).model_fields if getattr(self, key) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"found {' and '.join(given) or 'none'} of {', '.join(type(self).model_fields)}; give exactly one"
-            )
-        return self
-
-    @property
-    def kind(self) -> str:
-        return next(key for key in type(self).model_fields if getattr(self, key) is not None)
-
-
 class Bounds(Section):
     min: Annotated[Count, Field(ge=0)] = 0
     max: Annotated[Count, Field(ge=1)]
@@ -132,10 +39,20 @@ class Bounds(Section):
 
 
 class Slo(Section):
-    """`objective` of the work waits at most `wait_seconds`."""
+    """`objective` of the work waits at most `wait_seconds`; or, where it can wait, is done within `deadline` (6h).
+
+    Work with a deadline is done in hours when capacity is idle, cheap or paid for anyway, and at the latest in time.
+    """
 
     wait_seconds: Annotated[Number, Field(gt=0)] = 60.0
     objective: Annotated[Number, Field(gt=0.5, lt=1)] = 0.95
+    deadline: Duration | None = None
+
+    @model_validator(mode="after")
+    def _one_promise(self) -> Self:
+        if self.deadline is not None and "wait_seconds" in self.model_fields_set:
+            raise ValueError("found wait_seconds and deadline; work either waits for a replica or has a deadline")
+        return self
 
 
 class Capacity(Section):
@@ -145,8 +62,53 @@ class Capacity(Section):
     concurrency: Annotated[Count, Field(ge=1)] = 1
 
 
-class Price(Section):
+class ExtraDemand(Demand):
+    """Further work that the same replicas do. Each demand is judged by itself; the one that needs most counts.
+
+    It is measured, forecast and published as `namespace/workload/name`.
+    """
+
+    name: Name
+    slo: Slo = Slo()
+    capacity: Capacity = Capacity()
+
+
+class CheapHours(Section):
+    """From each time of `cron` (in the workload's zone) on, for so long, a replica costs this much."""
+
+    cron: Cron
+    length: Annotated[Duration, Field(alias="for")]
     per_replica_hour: MoneyText
+
+
+class Price(Section):
+    """What a replica costs, and, where it can be said, what it costs when a piece of work is late or lost.
+
+    With both, the number is the one at which the two together cost least, and `slo.objective` is not asked for.
+    """
+
+    per_replica_hour: MoneyText
+    per_late_job: MoneyText | None = None
+    cheap: list[CheapHours] = []
+
+    @model_validator(mode="after")
+    def _one_currency(self) -> Self:
+        others = [
+            *([self.per_late_job] if self.per_late_job else []),
+            *(hours.per_replica_hour for hours in self.cheap),
+        ]
+        for other in others:
+            if other.currency != self.per_replica_hour.currency:
+                raise ValueError(f"found {self.per_replica_hour} and {other}; write all in one currency")
+        return self
+
+
+class ScheduleFloor(Section):
+    """From each time of `cron` (in the workload's zone) on, for so long, at least `min` replicas."""
+
+    cron: Cron
+    length: Annotated[Duration, Field(alias="for")]
+    min: Annotated[Count, Field(ge=1)]
 
 
 class Limits(Section):
@@ -171,10 +133,28 @@ class Workload(Section):
     lead_time_seconds: Annotated[Number, Field(ge=0)] = 60.0  # until learned
     minimum_run_seconds: Annotated[Number, Field(ge=0)] = 60.0  # minimum billing time of a replica
     stabilization_window_seconds: Annotated[Number, Field(ge=0)] = 300.0  # for scale-in, as the HPA's
+    start_seconds: Annotated[Number, Field(ge=0)] | None = None  # replica-seconds that a start costs, until learned
     limits: Limits = Limits()
+    also: list[ExtraDemand] = []
+    schedule: list[ScheduleFloor] = []
+    in_hand: Text | None = None  # PromQL: work in hand by `pod` or `instance`; scale-in takes the idlest first
     time_zone: TimeZone | None = None  # of its daily pattern; the budget's zone if absent
     calendar: CalendarSection | None = None
+
+    @model_validator(mode="after")
+    def _distinct_demands(self) -> Self:
+        distinct([extra.name for extra in self.also])
+        for index, floor in enumerate(self.schedule):
+            if floor.min > self.replicas.max:
+                raise ValueError(
+                    f"schedule.{index}.min: found {floor.min}, more than replicas.max ({self.replicas.max}); raise max"
+                )
+        return self
 
     @property
     def identity(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+    def signal(self, extra: ExtraDemand) -> str:
+        """The name under which a further demand is measured and forecast."""
+        return f"{self.identity}/{extra.name}"

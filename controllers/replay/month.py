@@ -20,8 +20,9 @@ from typing import Any, Protocol
 from controllers.budget.words import Priority
 from controllers.domain import Money, Pending, Replicas, Sample
 from controllers.replay.usage import Job
-from controllers.scale.decide import Decision, Rules, State, decide
+from controllers.scale.decide import decide
 from controllers.scale.memory import Memory, decided
+from controllers.scale.state import Decision, Rules, State
 
 CALL_SECONDS = 20.0  # of a call that needs no replica
 HOLD_SECONDS = 7200.0  # from the permit at the door to the settlement: waiting for a replica is in it

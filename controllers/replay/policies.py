@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 from controllers.domain import Forecast, Sample
 from controllers.replay.simulate import Policy, Seen
-from controllers.scale.decide import Rules, State, decide
+from controllers.scale.decide import decide
 from controllers.scale.memory import Memory, decided
+from controllers.scale.state import Rules, State
 
 HPA_TOLERANCE = 0.1
 HPA_DOWN_WINDOW_SECONDS = 300.0

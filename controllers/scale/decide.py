@@ -11,92 +11,13 @@ again before it had saved anything.
 import math
 from dataclasses import dataclass, replace
 
-from controllers.domain import Forecast, Horizon, Mode, Money, Reason, Recommendation, Replicas, Sample
+from controllers.domain import Forecast, Horizon, Reason, Recommendation, Replicas, Sample
 from controllers.scale.affordable import affordable
 from controllers.scale.queueing import Load, Service, Supply, Wanted, at_quantile, backlog_after, smallest
+from controllers.scale.state import Changed, Decision, LeadTime, Rules, State
 
 # Demand is a rate over the last minute: it tells of half a minute ago, and so does every forecast of it.
 RATE_DELAY_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the user configured for one workload, as far as a decision needs it."""
-
-    workload: str
-    is_queue: bool
-    min_replicas: int
-    max_replicas: int
-    wait_seconds: float
-    objective: float
-    concurrency: int
-    service_seconds: float | None  # until learned
-    lead_time_seconds: float  # until learned
-    minimum_run_seconds: float
-    stabilization_window_seconds: float
-    up_per_minute: int | None
-    down_per_minute: int | None
-    interval_seconds: float
-    data_age_limit_seconds: float
-    mode: Mode
-
-
-@dataclass(frozen=True, slots=True)
-class LeadTime:
-    """From asking for a replica to its first work, as learned: median and 90th percentile in seconds."""
-
-    median: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Everything a decision may depend on besides the rules. None is unknown."""
-
-    now: float
-    demand: Sample | None = None  # work per second arriving
-    backlog: Sample | None = None  # work waiting or in hand; stays None for a service
-    service_seconds: float | None = None  # learned mean
-    lead_time: LeadTime | None = None
-    replicas: Replicas | None = None
-    forecast: Forecast | None = None
-    recommendations: tuple[Recommendation, ...] = ()  # before stabilisation, oldest first
-    wanted: tuple[Recommendation, ...] = ()  # what the target was told, oldest first
-    known_since: float | None = None  # from when on both histories are whole; None: never
-    money: Money | None = None  # None: it has no price, so money does not bind it
-    replacing: int = 0  # instances being replaced: so many more than were decided
-    surge: int = 0  # how many of them the target's number holds already
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """One step that changed the number, and why."""
-
-    reason: Reason
-    before: int
-    after: int
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What to do and why. `desired` is None when even holding is impossible, because the target is unknown."""
-
-    workload: str
-    at: float
-    desired: int | None
-    current: int | None
-    ready: int | None
-    recommended: int | None  # before rate limits and stabilisation
-    reactive: int | None  # the answer without forecast
-    forecast: int | None  # the answer with it, where it may count
-    reasons: tuple[Reason, ...]
-    changes: tuple[Changed, ...] = ()
-    lead_seconds: float | None = None
-    window_seconds: float | None = None
-    service_seconds: float | None = None
-    rate_expected: float | None = None  # at the window's end
-    rate_upper: float | None = None
-    unbudgeted: int | None = None  # what it would have been without the budget; None: it has no price
 
 
 def decide(state: State, rules: Rules) -> Decision:

@@ -6,7 +6,8 @@ Nothing of it is written to disk: it is published, and read back from Prometheus
 from dataclasses import dataclass, replace
 
 from controllers.domain import Pending, Recommendation, Replicas
-from controllers.scale.decide import Decision, LeadTime, recommendation
+from controllers.scale.decide import recommendation
+from controllers.scale.state import Decision, LeadTime
 
 LEAD_TIMES_KEPT = 50
 FEWEST_LEAD_TIMES = 3  # before a quantile of them is believed

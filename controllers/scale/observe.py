@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from controllers.actuators import Actuator, ActuatorError
 from controllers.domain import Forecast, Horizon, Recommendation, Replicas, Sample
 from controllers.loop import StepError, Tick
-from controllers.scale.decide import LeadTime
+from controllers.scale.state import LeadTime
 from controllers.sources.prometheus import Reading, Source, SourceError
 
 DEMAND = "workload:demand:rate1m"

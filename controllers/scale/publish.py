@@ -10,8 +10,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from controllers.domain import Reason
-from controllers.scale.decide import Decision, LeadTime
 from controllers.scale.records import Record
+from controllers.scale.state import Decision, LeadTime
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from controllers.domain import Reason
-from controllers.scale.decide import Decision, Rules, State
+from controllers.scale.state import Decision, Rules, State
 
 VERSION = 1
 

@@ -16,12 +16,13 @@ from controllers.leases import Leader
 from controllers.loop import Controller, StepError, Tick, run
 from controllers.rules import expressions
 from controllers.scale import observe
-from controllers.scale.decide import Decision, Rules, State, decide
+from controllers.scale.decide import decide
 from controllers.scale.memory import Memory, asked, decided, saw
 from controllers.scale.publish import Published, Shown, Standing
 from controllers.scale.purse import Purse, exists
 from controllers.scale.records import Record, RecordError, Records
 from controllers.scale.replacements import Replacement, ReplacementError, Replacements, as_told, routes, worked
+from controllers.scale.state import Decision, Rules, State
 from controllers.sources.prometheus import Source, SourceError
 from exporters.runtime import bearer
 from exporters.runtime.endpoint import Request, Response, json_response

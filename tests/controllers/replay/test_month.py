@@ -12,7 +12,7 @@ from controllers.budget.words import Priority
 from controllers.domain import Mode, Money
 from controllers.replay.month import Lived, Plan, live
 from controllers.replay.usage import Job, Kind, Size, jobs
-from controllers.scale.decide import Rules
+from controllers.scale.state import Rules
 
 HOUR, DAY = 3600.0, 86_400.0
 START = 1_788_188_400.0  # 2026-09-01 00:00 in Seoul

@@ -7,8 +7,8 @@ import pytest
 from controllers.domain import Forecast, Horizon, Mode
 from controllers.replay.policies import hpa, recorded, tidewise
 from controllers.replay.simulate import Seen, Setting, simulate
-from controllers.scale.decide import Rules
 from controllers.scale.queueing import probability_of_waiting
+from controllers.scale.state import Rules
 
 
 def setting(**changes: float) -> Setting:

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.domain import Forecast, Horizon, Mode, Pending, Reason, Recommendation, Replicas, Sample
-from controllers.scale.decide import LeadTime, Rules, State, decide
+from controllers.scale.decide import decide
+from controllers.scale.state import LeadTime, Rules, State
 
 NOW = 1_800_000_000.0
 

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.domain import Mode, Money, Reason, Recommendation, Replicas, Sample
-from controllers.scale.decide import LeadTime, Rules, State, decide
+from controllers.scale.decide import decide
 from controllers.scale.records import Record
+from controllers.scale.state import LeadTime, Rules, State
 from controllers.scale.why import counterfactuals, explanation
 
 NOW = 1_800_000_000.0

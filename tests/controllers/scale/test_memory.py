@@ -1,8 +1,8 @@
 """What the scaler learns from the asks it saw, and what it keeps for its windows."""
 
 from controllers.domain import Pending, Replicas
-from controllers.scale.decide import Decision, LeadTime
 from controllers.scale.memory import Memory, asked, decided, saw
+from controllers.scale.state import Decision, LeadTime
 
 
 def after(*looks: tuple[float, int, int], asks: dict[float, int] | None = None) -> tuple[Memory, Replicas]:

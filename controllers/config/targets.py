@@ -1,0 +1,102 @@
+"""Where replicas live: one section a kind of target. A new kind is one class and one line in `Target`."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from controllers.config.values import Count, Name, Number, Text
+from exporters.runtime.config import Section
+
+
+class CommandTarget(Section):
+    """Replicas asked for and set by programs of the user's own; argv lists, never a shell.
+
+    `get` prints either a number or JSON: {"replicas": wanted, "ready": working, "draining": told to end and still
+    there}. One of the arguments of `set` holds `{replicas}`; `set` is told an absolute number and may be told the same
+    number again. An argument with `{victims}` gets the instances, joined by commas, that a smaller number takes first.
+    """
+
+    get: Annotated[list[str], Field(min_length=1)]
+    set: Annotated[list[str], Field(min_length=1)]
+    timeout_seconds: Annotated[Number, Field(gt=0, le=300)] = 10.0
+
+    @model_validator(mode="after")
+    def _has_placeholder(self) -> Self:
+        if not any("{replicas}" in argument for argument in self.set):
+            raise ValueError(f"set: found {self.set!r}; one argument must hold {{replicas}}")
+        return self
+
+
+class Cluster(Section):
+    """Which Kubernetes: that of a kubeconfig file, or, without one, that of the pod this runs in."""
+
+    kubeconfig: Path | None = None
+    context: Text | None = None  # of the kubeconfig; None: its current one
+
+    @model_validator(mode="after")
+    def _context_has_file(self) -> Self:
+        if self.context is not None and self.kubeconfig is None:
+            raise ValueError("found context without kubeconfig; name the file that has it")
+        return self
+
+
+ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
+
+
+class KubernetesObject(Section):
+    """Any object whose kind has a scale subresource, such as an Argo Rollout."""
+
+    kind: Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$")]
+    name: ObjectName
+    api_version: Annotated[str, Field(pattern=r"^([a-z0-9.-]+/)?v[a-z0-9]+$")]
+
+
+class KubernetesTarget(Cluster):
+    """Replicas of a Kubernetes object: exactly one of a Deployment, a StatefulSet, or another kind that can scale."""
+
+    namespace: Name = "default"
+    deployment: ObjectName | None = None
+    statefulset: ObjectName | None = None
+    generic: KubernetesObject | None = None
+    timeout_seconds: Annotated[Number, Field(gt=0, le=60)] = 10.0  # for reading, and again for setting
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [key for key in ("deployment", "statefulset", "generic") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"found {' and '.join(given) or 'none'} of deployment, statefulset, generic; give exactly one"
+            )
+        return self
+
+
+class Lease(Cluster):
+    """The Kubernetes Lease by which several replicas of one controller agree who acts.
+
+    A leader that is gone is followed after `duration_seconds`; it stops acting by itself after two thirds of them.
+    """
+
+    name: ObjectName
+    namespace: Name = "default"
+    duration_seconds: Annotated[Count, Field(ge=3, le=600)] = 15
+
+
+class Target(Section):
+    """Where the replicas live: exactly one of the actuators."""
+
+    command: CommandTarget | None = None
+    kubernetes: KubernetesTarget | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [key for key in type(self).model_fields if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"found {' and '.join(given) or 'none'} of {', '.join(type(self).model_fields)}; give exactly one"
+            )
+        return self
+
+    @property
+    def kind(self) -> str:
+        return next(key for key in type(self).model_fields if getattr(self, key) is not None)
