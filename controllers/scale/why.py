@@ -8,59 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from controllers.config import Config, load
-from controllers.domain import Money, Reason, Sample
+from controllers.domain import Money, Sample
 from controllers.scale.decide import decide
+from controllers.scale.meaning import MEANING
 from controllers.scale.records import Record, RecordError, as_json, read
 from controllers.scale.state import Decision, Rules, State
 from exporters.runtime.config import nearest
-
-MEANING: dict[Reason, str] = {
-    Reason.FORECAST: "the forecast of the decision's window needs this many",
-    Reason.REACTIVE: "present demand needs this many; no forecast counted",
-    Reason.REACTIVE_FLOOR: "present demand is already above the forecast's band, so it counts alone",
-    Reason.LATE_WORK: "work beyond the SLO is drained over the lead time and the minimum run",
-    Reason.LEAST_COST: "the least of what replicas and late work cost together",
-    Reason.FORECAST_CORRECTED: "the forecast was scaled by how far it was off lately",
-    Reason.DEADLINE: "deferrable work that can wait no longer",
-    Reason.DEFERRED: "deferrable work waits for idle, cheaper or paid hours",
-    Reason.FORECAST_MISSING: "no forecast was published",
-    Reason.FORECAST_EXPIRED: "the last forecast was no longer valid",
-    Reason.GATE_CLOSED: "the forecast's skill gate was closed: it was no better than a naive one",
-    Reason.SOURCE_DOWN: "Prometheus did not answer",
-    Reason.DEMAND_DOWN: "what measures demand did not answer",
-    Reason.DEMAND_UNKNOWN: "nobody measures the demand: the answer was empty",
-    Reason.DEMAND_ZERO: "there was no demand",
-    Reason.DEMAND_STALE: "the last demand was measured too long ago",
-    Reason.BACKLOG_UNKNOWN: "the backlog was unknown or too old",
-    Reason.TARGET_UNKNOWN: "the target did not say how many replicas it has",
-    Reason.CAPACITY_UNKNOWN: "nothing says how long one piece of work takes (capacity.service_seconds)",
-    Reason.BLIND_FOLLOWS_FORECAST: "without present data the last forecast was followed upwards",
-    Reason.HOLD: "so the number was held",
-    Reason.NEEDED_SOON: "fewer would do now, but they would be asked for again before that had saved anything",
-    Reason.PAID_ALREADY: "a replica's minimum billing time is not over, so ending it would save nothing",
-    Reason.BOUND_BY_DEPENDENCY: "more replicas brought no more throughput: what is behind them binds",
-    Reason.SCHEDULE_FLOOR: "the schedule asks for at least this many",
-    Reason.SURGE: "somebody asked for more until a time (`tidewise surge`)",
-    Reason.PAUSED: "somebody stopped it until a time (`tidewise pause`)",
-    Reason.MIN_REPLICAS: "replicas.min binds",
-    Reason.MAX_REPLICAS: "replicas.max binds",
-    Reason.RATE_LIMIT: "limits.up_per_minute or down_per_minute binds",
-    Reason.STABILIZATION: "scale-in waits for its stabilisation window",
-    Reason.REPLACEMENT: "one more while an instance is being replaced",
-    Reason.BUDGET_CAP: "the ledger would not admit more: the month's money does not reach",
-    Reason.BUDGET_DRAIN: "the ledger refused to pay on for some that run, so they are drained",
-    Reason.BUDGET_UNREACHABLE: "the ledger did not answer: nothing grows, and nothing is ended for it",
-    Reason.BUDGET_LOST: "the ledger was silent for longer than its grace: back to replicas.min, which is paid for",
-    Reason.SHADOW: "mode is shadow: nothing was touched",
-    Reason.RECOMMEND: "mode is recommend: nothing was touched",
-    Reason.APPLIED: "the target was told",
-    Reason.ALREADY_THERE: "the target has it already",
-    Reason.FLOOR_TOLD: "the floor of your own autoscaler was told",
-    Reason.NO_CAPACITY: "the target could not give all of them",
-    Reason.ACTION_FAILED: "the target could not be told",
-    Reason.PERMIT_REFUSED: "the ledger refused the money for all of them: the target was told fewer, or nothing",
-    Reason.NOT_LEADER: "another replica of the scaler holds the lease and acts",
-}
 
 
 def main(argv: list[str]) -> int:

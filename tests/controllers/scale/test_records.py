@@ -7,9 +7,10 @@ import pytest
 
 from controllers.domain import Forecast, Horizon, Mode, Pending, Reason, Recommendation, Replicas, Sample
 from controllers.scale.decide import decide
+from controllers.scale.meaning import MEANING
 from controllers.scale.records import Record, RecordError, Records, read
 from controllers.scale.state import LeadTime, Rules, State
-from controllers.scale.why import MEANING, counterfactuals, explanation, same_decision
+from controllers.scale.why import counterfactuals, explanation, same_decision
 
 NOW = 1_800_000_000.0
 RULES = Rules(
