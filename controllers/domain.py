@@ -139,12 +139,15 @@ class Replicas:
     """What the target has. `wanted` is what it was last told; ready + pending need not equal it while it drains.
 
     `draining`: told to end and not ended yet, beyond `wanted`; 0 as well where the target does not tell.
+    `floor`: the minimum that the user's own autoscaler has now, where that is what is told; `wanted` is then the
+    autoscaler's number. None: the number itself is told.
     """
 
     wanted: int
     ready: int
     pending: tuple[Pending, ...] = ()
     draining: int = 0
+    floor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,9 +48,11 @@ class Actuator:
     `read_replicas(seconds)`: what the target was last told and how many of those work (pending ones have no age yet).
     `apply(replicas, seconds, victims, in_hand)`: an absolute number; telling the same number again changes nothing.
     `is_floor`: it is told the floor of the user's own autoscaler, which may have more (a decision of the same number is
-    told again, for a floor expires).
+    told again, for a floor expires). An actuator that finds out only by looking says so in `Replicas.floor` instead.
+    `release(seconds)`: gives up, at an orderly end, what it holds of the target: a floor. None: it holds nothing.
     """
 
     read_replicas: Callable[[float], Replicas]
     apply: Apply
     is_floor: bool = False
+    release: Callable[[float], None] | None = None

@@ -8,7 +8,7 @@ from controllers.actuators.interface import Actuator
 
 def in_shadow(actuator: Actuator) -> Actuator:
     """The same target, looked at and left alone."""
-    return replace(actuator, apply=_touch_nothing)
+    return replace(actuator, apply=_touch_nothing, release=None)
 
 
 def _touch_nothing(

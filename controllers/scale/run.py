@@ -29,6 +29,8 @@ from exporters.runtime.endpoint import Request, Response, json_response
 
 log = structlog.get_logger()
 
+CLOSE_SECONDS = 5.0  # in all, for giving up floors at an orderly end
+
 
 def main(argv: list[str]) -> int:
     """`tidewise scale`. Raises ConfigError, EndpointError."""
@@ -62,6 +64,7 @@ def build(config: Config, source: Source) -> Controller:
         return answer
 
     def close() -> None:
+        scaler.release(CLOSE_SECONDS)
         if leader is not None:
             leader.stop()
         if purse is not None:
@@ -162,6 +165,17 @@ class Scaler:
     def may_act(self) -> bool:
         """Whether this process may touch targets and ledger now."""
         return self._leader is None or self._leader.may_act()
+
+    def release(self, seconds: float) -> None:
+        """At an orderly end: gives up what is held of the targets. What is not given up expires."""
+        tick = Tick.starting(seconds)
+        for workload, actuator in self._actuators.items():
+            if actuator.release is None or not self.may_act():
+                continue
+            try:
+                actuator.release(tick.remaining())
+            except (ActuatorError, StepError) as error:
+                log.error("not_released", workload=workload, error=str(error))
 
     def step(self, tick: Tick) -> None:
         """Observes all workloads, decides each, carries out what may be carried out."""
@@ -292,7 +306,10 @@ class Scaler:
 
     def _carry_out(self, decision: Decision, state: State, rules: Rules, tick: Tick) -> Outcome:
         """Tells the target, where that is wanted, needed and paid for."""
-        if decision.desired is None or decision.current is None or decision.desired == decision.current:
+        floor = state.replicas.floor if state.replicas else None
+        if decision.desired is None or decision.current is None:
+            return Outcome(Reason.ALREADY_THERE)
+        if decision.desired == decision.current and floor is None:
             return Outcome(Reason.ALREADY_THERE)
         if rules.mode is Mode.SHADOW:
             return Outcome(Reason.SHADOW)
@@ -301,6 +318,10 @@ class Scaler:
         if not self.may_act():
             return Outcome(Reason.NOT_LEADER)
         told, reason, detail = decision.desired, Reason.APPLIED, None
+        if floor is not None:
+            # told each time, for a floor expires; what is held is the floor, not the number its autoscaler has now
+            held = {Reason.HOLD, Reason.PAUSED}.intersection(decision.reasons)
+            told, reason = (floor if held else told), Reason.FLOOR_TOLD
         try:
             growth = (told - state.replacing) - (decision.current - state.surge)
             if growth > 0 and state.money is not None and self._purse is not None:
@@ -311,7 +332,7 @@ class Scaler:
                     told -= growth - taken.granted
                     reason = Reason.BUDGET_UNREACHABLE if taken.silent else Reason.PERMIT_REFUSED
                     detail = taken.said
-            if told == decision.current:
+            if told == decision.current and floor is None:
                 return Outcome(reason, None, detail)
             return self._told(rules.workload, told, reason, detail, tick)
         except (ActuatorError, StepError) as error:
