@@ -135,12 +135,24 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
+class PartReplicas:
+    """What one of several targets of a workload has."""
+
+    name: str
+    wanted: int
+    ready: int
+    draining: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Replicas:
     """What the target has. `wanted` is what it was last told; ready + pending need not equal it while it drains.
 
     `draining`: told to end and not ended yet, beyond `wanted`; 0 as well where the target does not tell.
     `floor`: the minimum that the user's own autoscaler has now, where that is what is told; `wanted` is then the
     autoscaler's number. None: the number itself is told.
+    `unfinished`: what was begun goes on when the same number is told again: a registration, a drain, a move.
+    `parts`: where a workload has several targets, each of them; their sum is what stands above.
     """
 
     wanted: int
@@ -148,6 +160,9 @@ class Replicas:
     pending: tuple[Pending, ...] = ()
     draining: int = 0
     floor: int | None = None
+    unfinished: bool = False
+    unfinished: bool = False
+    parts: tuple[PartReplicas, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
