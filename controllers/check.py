@@ -7,7 +7,7 @@ contract: is it there, is it fresh, does it come from its rule or from the rule'
 import argparse
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -127,15 +127,27 @@ def unnamed_queues(config: Config) -> list[str]:
     if queues is None:
         return []
     warnings: list[str] = []
-    for index, workload in enumerate(config.workloads):
+    for place, workload in _places(config):
         system, name = workload.demand.system, workload.demand.queue
         watched = [queue.name for server in getattr(queues, system, []) for queue in server.queues]
         if name is not None and name not in watched:
             warnings.append(
-                f"workloads.{index}.demand.queue: '{name}' is not watched by this file's exporters.queue.{system}"
-                f"{nearest(name, watched)}"
+                _at(place, f"demand.queue: '{name}' is not watched by this file's exporters.queue.{system}")
+                + nearest(name, watched)
             )
     return warnings
+
+
+def _places(config: Config) -> Iterator[tuple[str, Workload]]:
+    """Each demand as if it were a workload of its own, with its place in the file."""
+    for index, workload in enumerate(config.workloads):
+        for number, signal in enumerate(workload.signals()):
+            yield f"workloads.{index}" + (f".also.{number - 1}" if number else ""), signal
+
+
+def _at(place: str, mistake: str) -> str:
+    """A further demand (`also`) has no key `demand` of its own."""
+    return f"{place}.{mistake.removeprefix('demand.') if '.also.' in place else mistake}"
 
 
 def unpaid(config: Config) -> list[str]:
@@ -219,7 +231,7 @@ def ask(source: Source, config: Config, now: float) -> Findings:
     watched = source.instant('queue_messages{state="ready"}', deadline_seconds=left())
     queues = [(series.labels.get("system", ""), series.labels.get("queue", "")) for series in watched]
     findings: dict[str, Finding] = {}
-    for index, workload in enumerate(config.workloads):
+    for place, workload in _places(config):
         name = workload.identity
         rows = tuple(_row(readings[record], workload, config) for record in names if name in fallbacks.get(record, {}))
         mistakes = _promql_mistake(source, workload, fallbacks, left()) + _slo_mistake(workload, fastest.get(name))
@@ -230,7 +242,7 @@ def ask(source: Source, config: Config, now: float) -> Findings:
         findings[name] = Finding(
             rows,
             since,
-            tuple(f"workloads.{index}.{mistake}" for mistake in mistakes),
+            tuple(_at(place, mistake) for mistake in mistakes),
             (*_queue_warnings(workload, queues), *_warnings(workload, rows, since, now)),
         )
     return Findings(findings, warnings + unread + tuple(w for reading in readings.values() for w in reading.warnings))
@@ -284,7 +296,7 @@ def _promql_mistake(
 
 
 def _slo_mistake(workload: Workload, fastest: float | None) -> list[str]:
-    if fastest is None or workload.slo.wait_seconds >= fastest:
+    if fastest is None or workload.slo.deadline is not None or workload.slo.wait_seconds >= fastest:
         return []
     found = f"slo.wait_seconds: found {workload.slo.wait_seconds:g}"
     seen = f"no five minutes on record served a job in less than {fastest:.3g} s on average"
@@ -325,10 +337,10 @@ def _warnings(workload: Workload, rows: tuple[Row, ...], since: float | None, no
 def report(config: Config, findings: Findings) -> list[str]:
     """The summary, line by line: one block a workload."""
     lines = [f"warning: {warning}" for warning in findings.warnings]
-    for workload in config.workloads:
+    for place, workload in _places(config):
         finding = findings.workloads[workload.identity]
-        bounds = f"{workload.replicas.min} to {workload.replicas.max} replicas"
-        lines.append(f"{workload.identity}: {_demand(workload)}, {bounds}, {workload.mode.value}")
+        bounds = f"{workload.replicas.min} to {workload.replicas.max} replicas, {workload.mode.value}"
+        lines.append(f"{workload.identity}: {_demand(workload)}, {'the same replicas' if 'also' in place else bounds}")
         lines += [f"  {line}" for line in _table(finding.rows)]
         if finding.history_since is not None:
             since = datetime.fromtimestamp(finding.history_since, tz=UTC)

@@ -119,9 +119,10 @@ def workload_rules(config: Config) -> dict[str, Any]:
     and quantiles.
     """
     rules = [
-        {"record": record, "expr": expr, "labels": {"workload": workload.identity}}
+        {"record": record, "expr": expr, "labels": {"workload": signal.identity}}
         for workload in config.workloads
-        for record, expr in [*_recorded(workload), *_constants(workload, config)]
+        for signal in workload.signals()
+        for record, expr in [*_recorded(signal), *_constants(signal, workload, config)]
     ]
     groups: list[dict[str, Any]] = [{"name": "tidewise-workloads", "rules": rules}]
     due = [rule for h in config.forecast.horizons_seconds if h not in FILED_HORIZONS for rule in due_rules(h)]
@@ -173,13 +174,14 @@ def expressions(config: Config) -> dict[str, dict[str, str]]:
     """record -> workload -> an expression over raw metrics that gives what the rule would, workload label included."""
     found: dict[str, dict[str, str]] = {}
     for workload in config.workloads:
-        for record, expr in [*_evaluated(workload), *_constants(workload, config)]:
-            found.setdefault(record, {})[workload.identity] = (
-                f'label_replace({expr}, "workload", "{workload.identity}", "", "")'
-            )
-        selector = f'{{workload="{workload.identity}"}}'
-        for record, template in {**FORECAST, **SCALE}.items():
-            found.setdefault(record, {})[workload.identity] = template.replace("{}", selector)
+        for signal in workload.signals():
+            for record, expr in [*_evaluated(signal), *_constants(signal, workload, config)]:
+                found.setdefault(record, {})[signal.identity] = (
+                    f'label_replace({expr}, "workload", "{signal.identity}", "", "")'
+                )
+            selector = f'{{workload="{signal.identity}"}}'
+            for record, template in {**FORECAST, **(SCALE if signal is workload else {})}.items():
+                found.setdefault(record, {})[signal.identity] = template.replace("{}", selector)
     return found
 
 
@@ -202,12 +204,12 @@ def _sources(demand: Demand) -> tuple[tuple[str, str, str], ...]:
     return QUEUE if demand.queue is not None else SERVICE
 
 
-def _constants(workload: Workload, config: Config) -> list[tuple[str, str]]:
-    """What is configured, as series: alerts and dashboards compare with it."""
+def _constants(signal: Workload, workload: Workload, config: Config) -> list[tuple[str, str]]:
+    """What is configured, as series: alerts and dashboards compare with it. Only a workload has replicas."""
     return [
-        ("workload:replicas:max", f"vector({workload.replicas.max})"),
-        ("workload:concurrency:max", f"vector({workload.capacity.concurrency})"),
-        ("workload:slo_wait_seconds:max", f"vector({workload.slo.wait_seconds:g})"),
+        *([("workload:replicas:max", f"vector({workload.replicas.max})")] if signal is workload else []),
+        ("workload:concurrency:max", f"vector({signal.capacity.concurrency})"),
+        ("workload:slo_wait_seconds:max", f"vector({signal.slo.wait_seconds:g})"),
         ("workload:data_age_limit_seconds:max", f"vector({config.scale.data_age_limit_seconds:g})"),
     ]
 

@@ -29,7 +29,7 @@ from controllers.config.workloads import (
     Slo,
     Workload,
 )
-from exporters.runtime.config import ConfigError, Section, read_yaml, validate
+from exporters.runtime.config import ConfigError, Section, nearest, read_yaml, validate
 
 __all__ = [
     "HOURS_PER_MONTH",
@@ -92,8 +92,20 @@ class Config(Section):
 
     def workload(self, name: str) -> Workload | None:
         """By identity, or by bare name where only one namespace has it."""
-        found = [w for w in self.workloads if name in (w.identity, w.name)]
-        return found[0] if len(found) == 1 else next((w for w in found if w.identity == name), None)
+        return _named(self.workloads, name)
+
+    def signals(self) -> list[Workload]:
+        """All demands, further ones (`also`) included, each as if it were a workload: what is measured and forecast."""
+        return [signal for workload in self.workloads for signal in workload.signals()]
+
+    def signal(self, name: str) -> Workload | None:
+        """One of `signals()`, by identity (namespace/workload/name) or without the namespace where that is enough."""
+        return _named(self.signals(), name)
+
+
+def _named(workloads: list[Workload], name: str) -> Workload | None:
+    found = [w for w in workloads if name in (w.identity, w.name)]
+    return found[0] if len(found) == 1 else next((w for w in found if w.identity == name), None)
 
 
 def load(path: Path) -> Config:

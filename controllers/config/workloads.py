@@ -158,3 +158,21 @@ class Workload(Section):
     def signal(self, extra: ExtraDemand) -> str:
         """The name under which a further demand is measured and forecast."""
         return f"{self.identity}/{extra.name}"
+
+    def signals(self) -> "list[Workload]":
+        """Itself and each further demand as if it were a workload of its own: what is measured and forecast."""
+        return [
+            self,
+            *(
+                self.model_copy(
+                    update={
+                        "name": f"{self.name}/{extra.name}",
+                        "demand": Demand.model_construct(**{key: getattr(extra, key) for key in Demand.model_fields}),
+                        "slo": extra.slo,
+                        "capacity": extra.capacity,
+                        "also": [],
+                    }
+                )
+                for extra in self.also
+            ),
+        ]

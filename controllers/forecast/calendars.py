@@ -88,7 +88,7 @@ class Calendars:
     _keys: dict[str, str] = field(default_factory=dict)  # time zone and settings as text, by workload
 
     def __post_init__(self) -> None:
-        for workload in self.config.workloads:
+        for workload in self.config.signals():
             section = self._sections[workload.identity] = workload.calendar or CalendarSection.model_construct()
             zone = workload.time_zone or (self.config.budget.time_zone if self.config.budget else "UTC")
             self._keys[workload.identity] = f"{zone} {section.model_dump_json()}"

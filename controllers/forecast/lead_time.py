@@ -28,7 +28,8 @@ def windows(reading: Reading, config: Config) -> dict[str, tuple[float, float]]:
     for workload in config.workloads:
         learned = _quantiles(reading, workload.identity)
         usual = learned.get(MEDIAN, workload.lead_time_seconds)
-        found[workload.identity] = (usual, max(usual, learned.get(HIGH, usual)) + until_next)
+        window = (usual, max(usual, learned.get(HIGH, usual)) + until_next)
+        found |= {signal.identity: window for signal in workload.signals()}
     return found
 
 

@@ -32,7 +32,7 @@ class Observer:
 
     def __init__(self, source: Source, config: Config, longterm: Source | None = None) -> None:
         self._source = source
-        self._names = [workload.identity for workload in config.workloads]
+        self._names = [workload.identity for workload in config.signals()]
         self._step = float(config.forecast.step_seconds)
         self._demand, self._censored, self._fallbacks = questions(config)
         self._bins = max(1, round(config.forecast.history_days * 86_400 / self._step))

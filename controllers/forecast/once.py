@@ -82,15 +82,16 @@ def once(config: Config, source: Source, form: str, *, heavy: bool = False) -> i
         found = reading.answer(workload, heavy=heavy)
         return as_json(workload, found.made, found.fitted)
 
-    return _tell(config, source, form, [w.identity for w in config.workloads], show, table, many=True)
+    return _tell(config, source, form, [w.identity for w in config.signals()], show, table, many=True)
 
 
 def explained(config: Config, source: Source, asked: str, form: str, *, heavy: bool = True) -> int:
     """Why the forecast of one workload is as it is; '' is the only one there is. 1 when there is none."""
-    only = config.workloads[0] if len(config.workloads) == 1 and not asked else None
-    workload = only or config.workload(asked)
+    signals = config.signals()
+    only = signals[0] if len(signals) == 1 and not asked else None
+    workload = only or config.signal(asked)
     if workload is None:
-        known = ", ".join(w.identity for w in config.workloads) or "none"
+        known = ", ".join(w.identity for w in signals) or "none"
         problem = f"found no workload '{asked}'" if asked else "which workload?"
         print(f"{problem}; the configuration has: {known}", file=sys.stderr)
         return 2

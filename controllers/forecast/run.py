@@ -59,13 +59,14 @@ class Forecaster:
         settings = config.forecast
         self._fitter = fitter or Fitter(workers=settings.workers, scheduler=settings.scheduler)
         self._turns = Turns(settings.refit_seconds, settings.heavy_cpu_seconds_per_day)
-        self._effort = effort_for(len(config.workloads))
+        self._signals = config.signals()
+        self._effort = effort_for(len(self._signals))
         self._round: dict[str, Turn] = {}
         self._trouble: str | None = None  # why the cluster was not used in the last round
         self._fits: dict[str, Fitted] = {}
         self._facts: dict[str, Facts] = {}
         # jobs and requests come in whole pieces; what an expression measures, nobody knows
-        self._counted = {w.identity: w.demand.promql is None for w in config.workloads}
+        self._counted = {w.identity: w.demand.promql is None for w in self._signals}
         self._started = 0.0
         self._known: dict[str, Published] = {}
         self._failures: dict[str, int] = {}
@@ -77,7 +78,7 @@ class Forecaster:
             self._observer.read(tick.now, tick.remaining)
         except SourceError as error:
             raise StepError(str(error.kind), str(error)) from None
-        histories = {w.identity: self._observer.history(w.identity) for w in self._config.workloads}
+        histories = {w.identity: self._observer.history(w.identity) for w in self._signals}
         self._started = self._started or tick.now
         enough = self._observer.complete or tick.now - self._started > HISTORY_PATIENCE_SECONDS
         if enough and not self._fitter.busy:
@@ -95,9 +96,9 @@ class Forecaster:
 
     def answer(self, request: Request) -> Response:
         """GET /forecast?workload=NAME: the whole path as JSON."""
-        known = [w.identity for w in self._config.workloads]
+        known = [w.identity for w in self._signals]
         asked = request.query.get("workload", known[0] if len(known) == 1 else "")
-        workload = self._config.workload(asked)
+        workload = self._config.signal(asked)
         if workload is None:
             return json_response({"error": f"no workload '{asked}'", "workloads": known}, 404)
         current = self.collector.current(workload.identity)
@@ -110,7 +111,7 @@ class Forecaster:
     def landing(self) -> str:
         """The workloads with links to their paths, as HTML."""
         rows = []
-        for workload in self._config.workloads:
+        for workload in self._signals:
             name = html.escape(workload.identity)
             current, fitted = self.collector.current(workload.identity), self._fits.get(workload.identity)
             state = f"{fitted.model}, gate {current.gate.value}" if current and fitted else "no valid forecast"

@@ -149,3 +149,27 @@ class TestMain:
         out = tmp_path / "file" / "workloads.yml"
         assert rules.main(["--config", str(self.config_file(tmp_path)), "--out", str(out)]) == 1
         assert f"{out}: cannot be written" in capsys.readouterr().err
+
+
+ALSO = """\
+    also:
+      - {name: llm, queue: llm-jobs, slo: {wait_seconds: 5}, capacity: {concurrency: 8}}
+"""
+
+
+def test_a_further_demand_is_measured_under_its_own_name_and_has_no_replicas(tmp_path: Path) -> None:
+    path = tmp_path / "tidewise.yaml"
+    path.write_text(f"workloads:\n{WORKLOAD.format(name='video', demand='{queue: jobs}')}{ALSO}")
+    config = load(path)
+    name = "default/video/llm"
+    assert expression(config, "workload:demand:rate1m", name) == (
+        'sum(queue:arrivals:rate1m{system="redis",queue="llm-jobs"})'
+    )
+    assert expression(config, "workload:slo_wait_seconds:max", name) == "vector(5)"
+    assert expression(config, "workload:concurrency:max", name) == "vector(8)"
+    of_it = {r["record"] for r in rules.workload_rules(config)["groups"][0]["rules"] if r["labels"]["workload"] == name}
+    assert "workload:replicas:max" not in of_it
+    stand_ins = rules.expressions(config)
+    assert name in stand_ins["workload:forecast_gate:bool"]
+    assert name not in stand_ins["workload:replicas:wanted"]
+    assert [signal.identity for signal in config.signals()] == ["default/video", name]
