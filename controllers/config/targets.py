@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from controllers.config.values import Count, Name, Number, Text
+from controllers.config.aws import AwsTarget
+from controllers.config.values import Count, MoneyText, Name, Number, Text, distinct
 from exporters.runtime.config import Section
 
 
@@ -82,11 +83,47 @@ class Lease(Cluster):
     duration_seconds: Annotated[Count, Field(ge=3, le=600)] = 15
 
 
+class PartTarget(Section):
+    """One of several places for the same work, with bounds of its own. `price`: what a replica costs there an hour."""
+
+    name: Name
+    min: Annotated[Count, Field(ge=0)] = 0
+    max: Annotated[Count, Field(ge=1)]
+    price: MoneyText | None = None
+    target: "Target"
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max < self.min:
+            raise ValueError(f"found min {self.min} and max {self.max}; max must be at least min")
+        if self.target.several is not None:
+            raise ValueError("target.several: found several within several; write all of them in one list")
+        return self
+
+
+def _comparable(parts: list[PartTarget]) -> list[PartTarget]:
+    distinct([part.name for part in parts])
+    priced = [part.price for part in parts if part.price is not None]
+    if priced and len(priced) < len(parts):
+        without = next(part.name for part in parts if part.price is None)
+        raise ValueError(f"'{without}' has no price and others have; write all prices, or none: then the order counts")
+    for price in priced:
+        if price.currency != priced[0].currency:
+            raise ValueError(f"found {priced[0]} and {price}; write all in one currency")
+    return parts
+
+
 class Target(Section):
-    """Where the replicas live: exactly one of the actuators."""
+    """Where the replicas live: exactly one of the actuators.
+
+    `several`: more than one place for the same work, such as spot and on-demand, or one's own and a cloud to overflow
+    to. The cheapest is filled first (without prices: the first of the list), and the dearest emptied first.
+    """
 
     command: CommandTarget | None = None
     kubernetes: KubernetesTarget | None = None
+    aws: AwsTarget | None = None
+    several: Annotated[list[PartTarget], Field(min_length=2, max_length=16), AfterValidator(_comparable)] | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
