@@ -161,7 +161,6 @@ class Replicas:
     draining: int = 0
     floor: int | None = None
     unfinished: bool = False
-    unfinished: bool = False
     parts: tuple[PartReplicas, ...] = ()
 
 
