@@ -6,7 +6,9 @@ from typing import Any
 
 from controllers.config.budget import Budget, FixedCost, Gross, ModelPrice, ReplicaHold, Unit
 from controllers.config.calendar import AnnouncedEvent, CalendarSection, DemandFloor
+from controllers.config.docker import DockerTarget
 from controllers.config.processes import ForecastSection, Prometheus, ScaleSection, Tls
+from controllers.config.publish import ExternalMetrics, ExternalScaler, PublishTarget
 from controllers.config.recovery import RecoverySection
 from controllers.config.targets import (
     Cluster,
@@ -46,6 +48,9 @@ __all__ = [
     "Count",
     "Demand",
     "DemandFloor",
+    "DockerTarget",
+    "ExternalMetrics",
+    "ExternalScaler",
     "ExtraDemand",
     "FixedCost",
     "ForecastSection",
@@ -62,6 +67,7 @@ __all__ = [
     "Number",
     "Price",
     "Prometheus",
+    "PublishTarget",
     "ReplicaHold",
     "ScaleSection",
     "ScheduleFloor",
@@ -93,6 +99,14 @@ class Config(Section):
     def workload(self, name: str) -> Workload | None:
         """By identity, or by bare name where only one namespace has it."""
         return _named(self.workloads, name)
+
+    def unknown(self, name: str) -> str:
+        """What to say where `workload(name)` is None: several have the name, or a nearer one is meant."""
+        several = [w.identity for w in self.workloads if w.name == name]
+        if several:
+            return f"several workloads are called '{name}': write {' or '.join(several)}"
+        known = [w.identity if "/" in name else w.name for w in self.workloads]
+        return f"no workload '{name}'{nearest(name, list(dict.fromkeys(known)))}"
 
     def signals(self) -> list[Workload]:
         """All demands, further ones (`also`) included, each as if it were a workload: what is measured and forecast."""

@@ -32,12 +32,22 @@ class Reply:
     body: Any
 
 
-def exchange(method: str, url: str, seconds: float, body: object = None, token_file: Path | None = None) -> Reply:
-    """The reply, whatever its status. Raises NeighbourError. No proxy or credential of the environment is used."""
+def exchange(
+    method: str,
+    url: str,
+    seconds: float,
+    body: object = None,
+    token_file: Path | None = None,
+    setting: str = "replace.token_file",
+) -> Reply:
+    """The reply, whatever its status. Raises NeighbourError. No proxy or credential of the environment is used.
+
+    `setting`: where the token's file is configured.
+    """
     headers = {"Accept": "application/json", "Connection": "close"}  # a kept one may be gone when it is needed
     if token_file is not None:
         try:
-            headers["Authorization"] = f"Bearer {read_token(token_file, 'replace.token_file')}"
+            headers["Authorization"] = f"Bearer {read_token(token_file, setting)}"
         except TokenError as error:
             raise NeighbourError(str(error), may_have_arrived=False) from None
     try:

@@ -56,6 +56,11 @@ class Published(Collector):
                 self._refused[workload] += 1
         self._shown, self._standing = shown, standing
 
+    def decided(self, workload: str) -> int | None:
+        """The number of the workload's last decision."""
+        one = self._shown.get(workload)
+        return one.record.decision.desired if one else None
+
     def source_answered(self, error_kind: str | None) -> None:
         """Whether Prometheus answered in this step; the kind of error if not."""
         self._source_up = error_kind is None

@@ -15,9 +15,10 @@ from controllers.domain import Forecast, Mode, Money, Reason, Replicas
 from controllers.leases import Leader
 from controllers.loop import Controller, StepError, Tick, run
 from controllers.rules import expressions
-from controllers.scale import observe
+from controllers.scale import observe, override_routes
 from controllers.scale.decide import decide
 from controllers.scale.memory import Memory, asked, decided, saw
+from controllers.scale.overrides import OverrideError, Overrides
 from controllers.scale.publish import Published, Shown, Standing
 from controllers.scale.purse import Purse, exists
 from controllers.scale.records import Record, RecordError, Records
@@ -46,16 +47,17 @@ def main(argv: list[str]) -> int:
 
 
 def build(config: Config, source: Source) -> Controller:
-    """The controller for the loop. Raises ConfigError for a file of replacements that cannot be read."""
+    """The controller for the loop. Raises ConfigError for files of replacements or overrides that cannot be read."""
     deadline_seconds = max(20.0, 2 * config.scale.interval_seconds)
     try:
         book = Replacements(config.scale.replacements)
-    except ReplacementError as error:
+        overrides = Overrides(config.scale.overrides)
+    except (ReplacementError, OverrideError) as error:
         raise ConfigError([str(error)]) from None
     leader = Leader(config.scale.lease, silence_seconds=3 * deadline_seconds) if config.scale.lease else None
     purse = purse_of(config)
     actuators = {w.identity: actuator_of(w) for w in config.workloads}
-    scaler = Scaler(config, source, actuators, purse, book, leader)
+    scaler = Scaler(config, source, actuators, purse, book, leader, overrides)
 
     def refused(request: Request) -> Response | None:
         answer = bearer.refused(request, config.scale.token_file, "scale.token_file")
@@ -78,7 +80,15 @@ def build(config: Config, source: Source) -> Controller:
         listen=config.scale.listen,
         step=scaler.step,
         collectors=[scaler.published],
-        routes=routes(book, {w.identity: w.mode is Mode.ACT for w in config.workloads}, refused),
+        routes={
+            **routes(book, {w.identity: w.mode is Mode.ACT for w in config.workloads}, refused),
+            **override_routes.routes(
+                overrides,
+                {w.identity: override_routes.Steered(w.mode, w.replicas.max) for w in config.workloads},
+                scaler.published.decided,
+                refused,
+            ),
+        },
         landing=scaler.published.landing,
         close=close,
         deadline_seconds=deadline_seconds,
@@ -144,6 +154,7 @@ class Scaler:
         purse: Purse | None = None,
         book: Replacements | None = None,
         leader: Leader | None = None,
+        overrides: Overrides | None = None,
     ) -> None:
         self.published = Published()
         self._source = source
@@ -151,6 +162,7 @@ class Scaler:
         self._purse = purse
         self._book = book
         self._leader = leader
+        self._overrides = overrides
         self._priced = frozenset(w.identity for w in config.workloads if w.price is not None)
         self._rules = {w.identity: rules_of(w, config) for w in config.workloads}
         self._fallbacks = expressions(config)
@@ -183,9 +195,11 @@ class Scaler:
         targets = observe.read_targets(self._actuators, tick)
         replicas = {workload: self._replicas(workload, targets[workload], tick) for workload in self._rules}
         money = self._money(replicas, tick)
+        steered = self._overrides.in_force(tick.now) if self._overrides else {}
         shown: dict[str, Shown] = {}
         for workload, rules in self._rules.items():
             state = self._state(workload, present, replicas[workload], money.get(workload), tick)
+            state = replace(state, overrides=steered.get(workload, ()))
             decision = decide(state, rules)
             outcome = self._carry_out(decision, state, rules, tick)
             self._remember(decision, outcome.told)
@@ -310,7 +324,7 @@ class Scaler:
         if decision.desired is None or decision.current is None:
             return Outcome(Reason.ALREADY_THERE)
         if decision.desired == decision.current and floor is None:
-            return Outcome(Reason.ALREADY_THERE)
+            return self._go_on(decision.desired, state, rules, tick)
         if rules.mode is Mode.SHADOW:
             return Outcome(Reason.SHADOW)
         if rules.mode is Mode.RECOMMEND:
@@ -337,6 +351,20 @@ class Scaler:
             return self._told(rules.workload, told, reason, detail, tick)
         except (ActuatorError, StepError) as error:
             return Outcome(Reason.ACTION_FAILED, None, str(error))
+
+    def _go_on(self, told: int, state: State, rules: Rules, tick: Tick) -> Outcome:
+        """What the target heard earlier and has not finished, such as a server that drains: no new action."""
+        unfinished = state.replicas is not None and state.replicas.unfinished
+        if not unfinished or rules.mode is not Mode.ACT or not self.may_act():
+            return Outcome(Reason.ALREADY_THERE)
+        try:
+            seconds = tick.remaining()
+            if self._leader is not None:
+                seconds = min(seconds, self._leader.remaining_seconds())
+            self._actuators[rules.workload].apply(told, seconds)
+        except (ActuatorError, StepError) as error:
+            return Outcome(Reason.ACTION_FAILED, None, str(error))
+        return Outcome(Reason.ALREADY_THERE)
 
     def _told(self, workload: str, told: int, reason: Reason, detail: str | None, tick: Tick) -> Outcome:
         """Raises ActuatorError, StepError."""
