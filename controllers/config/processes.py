@@ -6,6 +6,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from controllers.config.calendar import Holidays
+from controllers.config.publish import ExternalMetrics, ExternalScaler
 from controllers.config.targets import Lease
 from controllers.config.values import Count, HttpUrl, Number, distinct
 from exporters.runtime.config import ListenAddress, Section
@@ -102,3 +103,5 @@ class ScaleSection(Section):
     overrides: Path = Path(".tidewise/overrides.jsonl")
     url: HttpUrl = "http://127.0.0.1:9813"  # where `tidewise surge` and `pause` ask
     lease: Lease | None = None
+    external_metrics: ExternalMetrics | None = None  # for an HPA that follows a target `publish`
+    external_scaler: ExternalScaler | None = None  # for a ScaledObject of KEDA's that does

@@ -1,11 +1,13 @@
 """Where replicas live: one section a kind of target. A new kind is one class and one line in `Target`."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from controllers.config.aws import AwsTarget
+from controllers.config.docker import DockerTarget
+from controllers.config.publish import PublishTarget
 from controllers.config.values import Count, MoneyText, Name, Number, Text, distinct
 from exporters.runtime.config import Section
 
@@ -54,13 +56,19 @@ class KubernetesObject(Section):
 
 
 class KubernetesTarget(Cluster):
-    """Replicas of a Kubernetes object: exactly one of a Deployment, a StatefulSet, or another kind that can scale."""
+    """Replicas of a Kubernetes object: exactly one of a Deployment, a StatefulSet, or another kind that can scale.
+
+    `beside`: what is done where an HPA or a KEDA ScaledObject scales the object as well: raise its minimum, which expires
+    after `floor_seconds` unless it is told again, or refuse.
+    """
 
     namespace: Name = "default"
     deployment: ObjectName | None = None
     statefulset: ObjectName | None = None
     generic: KubernetesObject | None = None
     timeout_seconds: Annotated[Number, Field(gt=0, le=60)] = 10.0  # for reading, and again for setting
+    beside: Literal["floor", "refuse"] = "floor"
+    floor_seconds: Annotated[Number, Field(ge=10, le=86400)] = 600.0
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -123,6 +131,8 @@ class Target(Section):
     command: CommandTarget | None = None
     kubernetes: KubernetesTarget | None = None
     aws: AwsTarget | None = None
+    docker: DockerTarget | None = None
+    publish: PublishTarget | None = None
     several: Annotated[list[PartTarget], Field(min_length=2, max_length=16), AfterValidator(_comparable)] | None = None
 
     @model_validator(mode="after")
