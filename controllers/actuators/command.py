@@ -4,17 +4,14 @@ Argument lists, never a shell. `apply` reads back: a program that exits 0 and di
 """
 
 import json
-import os
 import re
-import signal
-import subprocess
 from collections.abc import Mapping
 
 from controllers.actuators.interface import Actuator, ActuatorError
+from controllers.actuators.program import run_program
 from controllers.config import CommandTarget
 from controllers.domain import Replicas
 
-OUTPUT_LIMIT_BYTES = 64 * 1024
 _PLACEHOLDER = re.compile(r"\{replicas\}|\{victims\}")  # in one pass: an instance's name is never read as one
 
 
@@ -22,7 +19,7 @@ def command_actuator(target: CommandTarget) -> Actuator:
     """The actuator for `target.command`."""
 
     def read_replicas(seconds: float) -> Replicas:
-        return parsed(_run(target.get, min(seconds, target.timeout_seconds)), target.get)
+        return parsed(run_program(target.get, min(seconds, target.timeout_seconds)), target.get)
 
     def apply(
         replicas: int, seconds: float, victims: tuple[str, ...] = (), in_hand: Mapping[str, float] | None = None
@@ -31,7 +28,7 @@ def command_actuator(target: CommandTarget) -> Actuator:
         seconds = min(seconds, target.timeout_seconds)
         filled = {"{replicas}": str(replicas), "{victims}": ",".join(victims)}
         argv = [_PLACEHOLDER.sub(lambda found: filled[found[0]], argument) for argument in target.set]
-        _run(argv, seconds)
+        run_program(argv, seconds)
         told = read_replicas(seconds).wanted
         if told != replicas:
             raise ActuatorError(
@@ -70,32 +67,3 @@ def parsed(output: str, argv: list[str]) -> Replicas:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _run(argv: list[str], seconds: float) -> str:
-    """The program's output. It and its children are ended when they take longer than `seconds`."""
-    shown = " ".join(argv)
-    try:
-        process = subprocess.Popen(  # noqa: S603 - an argument list from the configuration, never a shell
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise ActuatorError(
-            f"{shown}: could not be started ({error.strerror}); check the path and permissions"
-        ) from None
-    try:
-        out, err = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise ActuatorError(
-            f"{shown}: did not end within {seconds:.0f} s and was stopped; is its target hanging?"
-        ) from None
-    if process.returncode != 0:
-        said = err.decode(errors="replace").strip()[-200:] or "nothing on standard error"
-        raise ActuatorError(f"{shown}: exited {process.returncode}; it said: {said}")
-    return out[:OUTPUT_LIMIT_BYTES].decode(errors="replace")
