@@ -25,6 +25,7 @@ Json = dict[str, Any]
 MAX_BYTES = 64 * 2**20  # of one answer
 MAX_LEFT_BEHIND = 8  # requests past their deadline that still hang
 PAGE = 500  # objects
+METHODS = {"create": "POST", "update": "PUT", "patch": "PATCH"}
 UNSENT = (urllib3.exceptions.ConnectTimeoutError, urllib3.exceptions.SSLError)  # nothing reached the server
 
 
@@ -103,6 +104,25 @@ class Api:
     def replace(self, place: Place, body: Json, until: float) -> Json:
         """The object as it is now. 409 where it is no longer the version (or the UID) that `body` names."""
         return self._ask("update", place.path, place, until, body=body)
+
+    def patch(self, place: Place, body: Json, until: float) -> Json:
+        """The object as it is after this merge patch (RFC 7386: null takes a key out), as `replace` says."""
+        return self._ask("patch", place.path, place, until, body=body, query={"fieldManager": "tidewise"})
+
+    def may(self, verb: str, place: Place, until: float) -> bool:
+        """Whether we may, as the server's authorizer says."""
+        asked = {
+            "verb": verb,
+            "group": place.api_version.rpartition("/")[0],
+            "resource": place.resource,
+            "subresource": place.subresource or "",
+            "namespace": place.namespace,
+            "name": place.name or "",
+        }
+        body = {"kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": asked}}
+        path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+        answer = self._ask("create", path, None, until, body={"apiVersion": "authorization.k8s.io/v1", **body})
+        return bool((answer.get("status") or {}).get("allowed"))
 
     def items(self, place: Place, until: float, **query: str) -> list[Json]:
         """All objects there, page by page; from the start again where the server has forgotten the pages (410)."""
@@ -213,11 +233,12 @@ class Api:
         asked = dict(query or {})
         if body is not None:
             asked["timeout"] = f"{max(1, int(left))}s"  # the server, too, gives up then
+        content_type = "application/merge-patch+json" if verb == "patch" else "application/json"
         method, url, headers, content, _ = client.param_serialize(
-            {"create": "POST", "update": "PUT"}.get(verb, "GET"),
+            METHODS.get(verb, "GET"),
             path,
             query_params=list(asked.items()),
-            header_params={"Accept": "application/json", "Content-Type": "application/json"},
+            header_params={"Accept": "application/json", "Content-Type": content_type},
             body=body,
             auth_settings=["BearerToken"],
         )

@@ -2,6 +2,8 @@
 
 What was read is remembered with its version and UID, and `apply` names both. So a decision is carried out on what it
 was made for or not at all: not on an object of the same name that was created anew, and not over somebody else's head.
+
+Where the user's own HPA or KEDA ScaledObject scales the object, its minimum is told instead: a floor, which expires.
 """
 
 import functools
@@ -11,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controllers.actuators.interface import Actuator, ActuatorError, PermanentError
+from controllers.actuators.kubernetes_floor import read_scaler, tell_floor
+from controllers.actuators.kubernetes_pods import cost_changes, is_leaving, is_ready, name_of, write_costs
+from controllers.actuators.kubernetes_scalers import HPA, Scaler, find_scalers, obstacle
 from controllers.config import Cluster, KubernetesTarget
 from controllers.domain import Replicas
 from controllers.kubernetes_api import Api, ApiError, Json, Place, group_path
@@ -18,12 +23,14 @@ from controllers.kubernetes_api import Api, ApiError, Json, Place, group_path
 # While pods start, an object's status changes several times a second, and its version each time.
 ATTEMPTS = 5
 WRITE_SHARE = 0.6  # of the deadline; the rest is for reading back what became of it
+LOOK_SECONDS = 60.0  # between two looks for other scalers while nothing is told
+REFUSED_SECONDS = 600.0  # after a look that was not allowed
 
 
 def kubernetes_actuator(target: KubernetesTarget, api: Api | None = None) -> Actuator:
     """The actuator for `target.kubernetes`. Workloads of one cluster share the connection."""
     scaled = _Scaled(target, api or shared_api(target.kubeconfig, target.context))
-    return Actuator(scaled.read_replicas, scaled.apply)
+    return Actuator(scaled.read_replicas, scaled.apply, release=scaled.release)
 
 
 @functools.cache
@@ -51,14 +58,18 @@ class _Scaled:
         self._api = api
         self._place: Place | None = None
         self._seen: Scale | None = None
+        self._pods_seen: list[Json] | None = None
+        self._scalers: list[Scaler] = []  # besides us, as last seen
+        self._look_again_at = 0.0  # monotonic
 
     def read_replicas(self, seconds: float) -> Replicas:
         until = self._until(seconds)
         try:
             scale = self._seen = self._read(until)
-            pods = self._pods(scale, until)
+            floor = self._floor_now(until)
+            pods = self._pods_seen = self._pods(scale, until)
             leaving = sum(1 for pod in pods if is_leaving(pod))
-            return Replicas(wanted=scale.wanted, ready=sum(map(is_ready, pods)), draining=leaving)
+            return Replicas(wanted=scale.wanted, ready=sum(map(is_ready, pods)), draining=leaving, floor=floor)
         except ApiError as error:
             raise _for_actuator(error) from None
 
@@ -69,12 +80,111 @@ class _Scaled:
         try:
             seen = self._seen or self._read(until)
             self._seen = None  # what it is now comes out of what follows; after a failure it is read anew
-            self._refuse_beside_others(until)
+            scaler = self._scaler(until)
+            if scaler is not None:
+                self._put_floor(scaler, seen, replicas, victims, in_hand, until)
+                return
+            self._spare_the_busy(seen, seen.wanted - replicas, victims, in_hand, until)
             if victims and replicas < seen.wanted:
                 self._evict(seen, victims, until)
             self._seen = self._set(seen, replicas, until)
         except ApiError as error:
             raise _for_actuator(error) from None
+
+    def release(self, seconds: float) -> None:
+        """Gives the user's own minimum back, where we raised it."""
+        until = self._until(seconds)
+        try:
+            for scaler in self._scalers:
+                tell_floor(self._api, read_scaler(self._api, scaler, until), None, time.time(), 0.0, until)
+        except ApiError as error:
+            if error.status != 404:  # else it is gone, and its minimum with it
+                raise _for_actuator(error) from None
+
+    def _put_floor(
+        self,
+        scaler: Scaler,
+        seen: Scale,
+        replicas: int,
+        victims: tuple[str, ...],
+        in_hand: Mapping[str, float] | None,
+        until: float,
+    ) -> None:
+        if scaler.kind == HPA and seen.wanted == 0 and replicas > 0:
+            raise PermanentError(
+                f"{self._target.namespace}/{self._name}: has 0 replicas, which switches {scaler} off, whatever its "
+                "minimum; scale it to 1 by hand to switch it on"
+            )
+        self._spare_the_busy(seen, seen.wanted - replicas, victims, in_hand, until)
+        if victims and replicas < scaler.minimum:
+            self._evict(seen, victims, until)
+        self._look_again_at = 0.0  # as above: after a failure it is read anew
+        self._scalers = [tell_floor(self._api, scaler, replicas, time.time(), self._target.floor_seconds, until)]
+        self._look_again_at = time.monotonic() + LOOK_SECONDS
+
+    def _floor_now(self, until: float) -> int | None:
+        """The minimum of the user's own autoscaler, where there is one under which a floor can be put."""
+        if self._target.beside == "refuse":
+            return None
+        try:
+            scalers = self._look(until)
+        except ApiError as error:
+            if error.status != 403:
+                raise
+            self._scalers = []  # not granted where nothing is told; `apply` names what it lacks
+            self._look_again_at = time.monotonic() + REFUSED_SECONDS
+            return None
+        return scalers[0].minimum if scalers and obstacle(scalers) is None else None
+
+    def _look(self, until: float) -> list[Scaler]:
+        """Those that scale the object as well: looked for now and then, and read anew each time. Raises ApiError."""
+        now = time.monotonic()
+        if self._scalers and now < self._look_again_at:
+            try:
+                self._scalers = [read_scaler(self._api, scaler, until) for scaler in self._scalers]
+                return self._scalers
+            except ApiError as error:
+                if error.status != 404:
+                    raise
+        if now >= self._look_again_at or self._scalers:
+            self._scalers = find_scalers(self._api, self._target.namespace, self._object, until)
+            self._look_again_at = now + LOOK_SECONDS
+        return self._scalers
+
+    def _scaler(self, until: float) -> Scaler | None:
+        """The one whose floor is told; None where nobody else scales the object.
+
+        Two that set one number undo each other's work, so beside one that bears no floor nothing is told.
+        """
+        scalers = self._scalers  # those that the decision saw
+        if not scalers or self._target.beside == "refuse" or time.monotonic() >= self._look_again_at:
+            scalers = self._scalers = find_scalers(self._api, self._target.namespace, self._object, until)
+            self._look_again_at = time.monotonic() + LOOK_SECONDS
+        if not scalers:
+            return None
+        name = f"{self._target.namespace}/{self._name}"
+        if self._target.beside == "refuse":
+            raise PermanentError(
+                f"{name}: {scalers[0]} scales it as well, and each would undo what the other does; delete that "
+                f"{scalers[0].kind}, write beside: floor, or set this workload's mode to shadow or recommend"
+            )
+        if (why := obstacle(scalers)) is not None:
+            raise PermanentError(f"{name}: {why}")
+        return scalers[0]
+
+    def _spare_the_busy(
+        self,
+        seen: Scale,
+        leaving: int,
+        victims: tuple[str, ...],
+        in_hand: Mapping[str, float] | None,
+        until: float,
+    ) -> None:
+        """Where work in hand is known, has the idlest pods go first. In vain on a StatefulSet: its last one goes."""
+        if in_hand is None or self._object[1] == "StatefulSet":
+            return
+        pods = self._pods_seen if self._pods_seen is not None else self._pods(seen, until)
+        write_costs(self._api, self._target.namespace, cost_changes(pods, in_hand, leaving, victims), until)
 
     def _set(self, seen: Scale, replicas: int, until: float) -> Scale:
         """The scale after it was set. A version outdated by something else than the number is taken anew."""
@@ -131,7 +241,7 @@ class _Scaled:
         A PodDisruptionBudget may say not now (429), which is an error. What the owner starts in their place is not
         ready yet when the smaller number is set, and so goes first.
         """
-        ours = {str((pod.get("metadata") or {}).get("name")) for pod in self._pods(seen, until) if is_ready(pod)}
+        ours = {name_of(pod) for pod in self._pods(seen, until) if is_ready(pod)}
         for pod in ours.intersection(victims):
             place = Place("v1", self._target.namespace, "pods", pod, "eviction")
             meta = {"name": pod, "namespace": self._target.namespace}
@@ -157,22 +267,6 @@ class _Scaled:
                 f"{self._target.namespace}/{self._name}: was deleted and created anew meanwhile; "
                 "left alone, the next decision is made for the new one"
             )
-
-    def _refuse_beside_others(self, until: float) -> None:
-        """Two that set one number undo each other's work, so neither an HPA nor KEDA may have this object as well."""
-        namespace = self._target.namespace
-        scalers = {"HorizontalPodAutoscaler": Place("autoscaling/v2", namespace, "horizontalpodautoscalers")}
-        # Asked first: without KEDA its objects are refused like everything else that nobody granted.
-        if self._api.discover("/apis/keda.sh", until) is not None:
-            scalers = {"ScaledObject": Place("keda.sh/v1alpha1", namespace, "scaledobjects"), **scalers}
-        for kind, place in scalers.items():
-            for scaler in self._api.items(place, until):
-                if _same_object((scaler.get("spec") or {}).get("scaleTargetRef"), self._object):
-                    name = (scaler.get("metadata") or {}).get("name")
-                    raise PermanentError(
-                        f"{namespace}/{self._name}: the {kind} {name} scales it as well, and each would undo what the "
-                        f"other does; delete that {kind}, or set this workload's mode to shadow or recommend"
-                    )
 
     @property
     def _object(self) -> tuple[str, str, str]:
@@ -216,31 +310,6 @@ def parsed(body: Json, place: Place) -> Scale:
     if body.get("kind") != "Scale" or not meta.get("uid") or not isinstance(wanted, int):
         raise ActuatorError(f"{place}: the answer is no scale; is another server behind this address?")
     return Scale(meta["uid"], meta["resourceVersion"], wanted, status.get("selector", ""), body)
-
-
-def is_ready(pod: Json) -> bool:
-    """Whether the pod counts as working: ready, and not on its way out."""
-    if is_leaving(pod):
-        return False
-    conditions = (pod.get("status") or {}).get("conditions") or []
-    return any(one.get("type") == "Ready" and one.get("status") == "True" for one in conditions)
-
-
-def is_leaving(pod: Json) -> bool:
-    """Whether the pod was told to end: no capacity any more, and still paid for."""
-    return bool((pod.get("metadata") or {}).get("deletionTimestamp"))
-
-
-def _same_object(reference: Json | None, target: tuple[str, str, str]) -> bool:
-    """Whether a scaler's reference means this object. All versions of a group do; KEDA's default is a Deployment."""
-    reference = reference or {}
-    group = str(reference.get("apiVersion", "apps/v1")).rpartition("/")[0]
-    api_version, kind, name = target
-    return (group, reference.get("kind", "Deployment"), reference.get("name")) == (
-        api_version.rpartition("/")[0],
-        kind,
-        name,
-    )
 
 
 def _for_actuator(error: ApiError) -> ActuatorError:

@@ -91,7 +91,23 @@ class FakeApi:
             if self.most_replicas is not None:
                 body["spec"]["replicas"] = min(body["spec"]["replicas"], self.most_replicas)
             self.put(path, {**found, **body})
+        if method == "PATCH" and body is not None:
+            version = body["metadata"].get("resourceVersion", found["metadata"]["resourceVersion"])
+            if version != found["metadata"]["resourceVersion"]:
+                return 409, {}, {"kind": "Status", "message": "the object has been modified: resourceVersion"}
+            self.put(path, merged(found, body))
         return 200, {}, self.objects[path]
+
+
+def merged(found: Json, patch: Json) -> Json:
+    """A merge patch carried out (RFC 7386)."""
+    result = dict(found)
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key) or {}, value) if isinstance(value, dict) else value
+    return result
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -113,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_POST = do_PUT = do_any  # noqa: N815 - the names http.server calls
+    do_GET = do_POST = do_PUT = do_PATCH = do_any  # noqa: N815 - the names http.server calls
 
     def log_message(self, *args: object) -> None:
         """Nothing: the tests look at `asked`."""

@@ -276,9 +276,10 @@ def test_a_file_that_is_no_token_is_said_without_its_content(actuator: Actuator,
         pytest.param("keda", (None, None, "web"), False, id="KEDA has another"),
     ],
 )
-def test_beside_another_scaler_nothing_is_told(
-    api: Any, actuator: Actuator, kind: str, reference: tuple[str | None, str | None, str], refused: bool
+def test_where_told_to_refuse_nothing_is_told_beside_another_scaler(
+    api: Any, kubeconfig: Path, kind: str, reference: tuple[str | None, str | None, str], refused: bool
 ) -> None:
+    actuator = actuator_on(kubeconfig, beside="refuse")
     named = zip(("apiVersion", "kind", "name"), reference, strict=True)
     target = {key: value for key, value in named if value is not None}
     scaler = {"metadata": {"name": "busy"}, "spec": {"scaleTargetRef": target}}
@@ -290,7 +291,10 @@ def test_beside_another_scaler_nothing_is_told(
     actuator.read_replicas(5)
     if refused:
         named = "HorizontalPodAutoscaler" if kind == "hpa" else "ScaledObject"
-        with pytest.raises(PermanentError, match=f"prod/Deployment/worker: the {named} busy scales it as well"):
+        expected = (
+            rf"prod/Deployment/worker: the {named} busy scales it as well.*delete that {named}, write beside: floor"
+        )
+        with pytest.raises(PermanentError, match=expected):
             actuator.apply(5, 5)
     else:
         actuator.apply(5, 5)
@@ -606,13 +610,15 @@ def test_while_the_api_server_is_gone_nothing_is_known_and_afterwards_all_is_as_
 
 
 @pytest.mark.real
-def test_beside_a_real_hpa_nothing_is_told(kube_cluster: ControlPlane, kube_namespace: str) -> None:
+def test_where_told_to_refuse_nothing_is_told_beside_a_real_hpa(
+    kube_cluster: ControlPlane, kube_namespace: str
+) -> None:
     create(kube_cluster, kube_namespace, "deployments", workload(1))
     reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "worker"}
     hpa = {"metadata": {"name": "busy"}, "spec": {"scaleTargetRef": reference, "maxReplicas": 3}}
     path = f"/apis/autoscaling/v2/namespaces/{kube_namespace}/horizontalpodautoscalers"
     kube_cluster.request("POST", path, hpa)
-    actuator = actuator_on(kube_cluster.kubeconfig, namespace=kube_namespace)
+    actuator = actuator_on(kube_cluster.kubeconfig, namespace=kube_namespace, beside="refuse")
     with pytest.raises(PermanentError, match="the HorizontalPodAutoscaler busy scales it as well"):
         actuator.apply(2, 5)
     assert actuator.read_replicas(5).wanted == 1
