@@ -17,6 +17,7 @@ from controllers.loop import Controller, StepError, Tick, run
 from controllers.rules import expressions
 from controllers.scale import observe, override_routes
 from controllers.scale.decide import decide
+from controllers.scale.following.followers import Followers, followers
 from controllers.scale.memory import Memory, asked, decided, saw
 from controllers.scale.overrides import OverrideError, Overrides
 from controllers.scale.publish import Published, Shown, Standing
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> int:
 
 
 def build(config: Config, source: Source) -> Controller:
-    """The controller for the loop. Raises ConfigError for files of replacements or overrides that cannot be read."""
+    """The controller for the loop. Raises ConfigError for what the files hold, EndpointError."""
     deadline_seconds = max(20.0, 2 * config.scale.interval_seconds)
     try:
         book = Replacements(config.scale.replacements)
@@ -56,7 +57,8 @@ def build(config: Config, source: Source) -> Controller:
         raise ConfigError([str(error)]) from None
     leader = Leader(config.scale.lease, silence_seconds=3 * deadline_seconds) if config.scale.lease else None
     purse = purse_of(config)
-    actuators = {w.identity: actuator_of(w) for w in config.workloads}
+    following = followers(config)
+    actuators = {w.identity: actuator_of(w, source, following) for w in config.workloads}
     scaler = Scaler(config, source, actuators, purse, book, leader, overrides)
 
     def refused(request: Request) -> Response | None:
@@ -67,11 +69,13 @@ def build(config: Config, source: Source) -> Controller:
 
     def close() -> None:
         scaler.release(CLOSE_SECONDS)
+        following.stop()
         if leader is not None:
             leader.stop()
         if purse is not None:
             purse.close()
 
+    following.start()
     if leader is not None:
         leader.start()
     return Controller(
@@ -79,7 +83,7 @@ def build(config: Config, source: Source) -> Controller:
         interval_seconds=config.scale.interval_seconds,
         listen=config.scale.listen,
         step=scaler.step,
-        collectors=[scaler.published],
+        collectors=[scaler.published, following.board],
         routes={
             **routes(book, {w.identity: w.mode is Mode.ACT for w in config.workloads}, refused),
             **override_routes.routes(
@@ -105,10 +109,13 @@ def purse_of(config: Config) -> Purse | None:
     return Purse(Client(budget.url, budget.token_file), hold.ttl_seconds, grace_seconds)
 
 
-def actuator_of(workload: Workload) -> Actuator:
+def actuator_of(workload: Workload, source: Source, following: Followers) -> Actuator:
     """The workload's actuator; one that touches nothing unless its mode is `act`."""
     kind = workload.target.kind
-    actuator = ACTUATORS[kind](getattr(workload.target, kind))
+    if workload.target.publish is not None:
+        actuator = following.actuator(workload, source)
+    else:
+        actuator = ACTUATORS[kind](getattr(workload.target, kind))
     return actuator if workload.mode is Mode.ACT else in_shadow(actuator)
 
 
@@ -166,7 +173,7 @@ class Scaler:
         self._priced = frozenset(w.identity for w in config.workloads if w.price is not None)
         self._rules = {w.identity: rules_of(w, config) for w in config.workloads}
         self._fallbacks = expressions(config)
-        self._records = Records(config.scale.records, config.scale.record_every_seconds)
+        self._records = Records(config.scale.records, config.scale.record_every_seconds, config.scale.record_days)
         self._window = max([60.0, *(rules.stabilization_window_seconds for rules in self._rules.values())])
         self._interval = config.scale.interval_seconds
         self._memory = dict.fromkeys(self._rules, Memory())
@@ -324,6 +331,8 @@ class Scaler:
         if decision.desired is None or decision.current is None:
             return Outcome(Reason.ALREADY_THERE)
         if decision.desired == decision.current and floor is None:
+            if self._actuators[rules.workload].expires and Reason.HOLD in decision.reasons:
+                return Outcome(Reason.ALREADY_THERE)  # nothing is known: what was told runs out
             return self._go_on(decision.desired, state, rules, tick)
         if rules.mode is Mode.SHADOW:
             return Outcome(Reason.SHADOW)

@@ -74,7 +74,8 @@ class Endpoint:
     """Serves `registry` at `telemetry_path`, a landing page at /, /-/healthy, /-/ready and `routes`.
 
     `ready` returns None when the process is ready, else the sentence why not (answered with 503). `routes` maps
-    (method, path) to a function that runs in a server thread. `landing` returns HTML put into the landing page.
+    (method, path) to a function that runs in a server thread; a path that ends in /* is that of everything below it.
+    `landing` returns HTML put into the landing page.
     `web` is a web configuration, `max_requests` how many scrapes may run at one time (0: any number).
     """
 
@@ -177,7 +178,7 @@ class Endpoint:
         return Response(401, "name and password, please\n", headers=challenge), loaded.headers
 
     def _answer(self, request: Request) -> Response:
-        methods = self._routes.get(request.path)
+        methods = self._routes.get(request.path) or self._routes_above(request.path)
         if methods is None:
             known = ", ".join(sorted(self._routes))
             return Response(404, f"{request.path}: nothing here; this process answers {known}\n")
@@ -192,6 +193,10 @@ class Endpoint:
         except Exception:  # the last resort of a server thread: one bad request must not end the process
             _log.exception("request_failed", method=request.method, path=request.path)
             return Response(500, "internal error; the process's log has it\n")
+
+    def _routes_above(self, path: str) -> dict[str, Route] | None:
+        above = [route for route in self._routes if route.endswith("/*") and path.startswith(route[:-1])]
+        return self._routes[max(above, key=len)] if above else None
 
     def _scrape(self, request: Request) -> Response:
         if self._scrapes is None:
@@ -222,7 +227,7 @@ class Endpoint:
         links = "".join(
             f'<li><a href="{html.escape(path)}">{html.escape(path)}</a></li>'
             for path, methods in sorted(self._routes.items())
-            if "GET" in methods and path != "/"
+            if "GET" in methods and path != "/" and not path.endswith("/*")
         )
         why_not = self._ready()
         state = "ready" if why_not is None else f"not ready: {html.escape(why_not)}"
