@@ -103,8 +103,7 @@ class Setting:
 
     def times(self) -> Floats:
         """Unix seconds of the ticks."""
-        found: Floats = self.begin + np.arange(self.ticks) * self.tick_seconds
-        return found
+        return self.begin + np.arange(self.ticks, dtype=np.float64) * self.tick_seconds
 
     def changes(self) -> Ints:
         """The ticks at which a step begins: between them a policy sees nothing new."""
@@ -234,8 +233,9 @@ def queue_score(result: Result, wait_seconds: float = WAIT_SECONDS) -> dict[str,
     `left`: of the work, the share that waits at the end.
     """
     setting = result.setting
-    arriving = np.where(setting.known, setting.demand, 0.0)
-    waits, backlog = waiting(arriving, result.ready * setting.capacity, setting.tick_seconds)
+    arriving = np.nan_to_num(setting.demand)
+    serving = result.ready.astype(np.float64) * setting.capacity
+    waits, backlog = waiting(arriving, serving, setting.tick_seconds)
     total = float(arriving.sum())
     if total <= 0:
         return {"late": 0.0, "wait_p95": 0.0, "left": 0.0}
