@@ -29,7 +29,7 @@ from exporters.runtime.config import ConfigError, split_address
 from exporters.runtime.endpoint import EndpointError
 
 SERVICE = "externalscaler.ExternalScaler"
-STOP_SECONDS = 1.0
+STOP_SECONDS = 0.5
 log = structlog.get_logger()
 
 
@@ -56,7 +56,7 @@ class Server:
         self._numbers.board.watch(self._wake)
 
     def stop(self) -> None:
-        """Streams are cut, calls under way get a second."""
+        """Streams are cut, calls under way get half a second."""
         if self._thread.is_alive():
             self._in_loop(self._server.stop(STOP_SECONDS))
             self._end_loop()
