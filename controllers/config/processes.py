@@ -98,6 +98,7 @@ class ScaleSection(Section):
     data_age_limit_seconds: Annotated[Number, Field(gt=0)] = 120.0
     records: Path = Path(".tidewise/decisions")
     record_every_seconds: Annotated[Number, Field(ge=0)] = 600.0  # 0: every decision, not only changes
+    record_days: Annotated[Count, Field(ge=1)] = 90  # of so many days decisions are kept
     token_file: Path | None = None
     replacements: Path = Path(".tidewise/replacements.json")
     overrides: Path = Path(".tidewise/overrides.jsonl")

@@ -1,6 +1,6 @@
 """The scaler's own series and landing page: every value it decided, of the last step."""
 
-import html
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,7 +9,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from controllers.domain import Reason
+from controllers.domain import Mode, Reason
+from controllers.scale.landing import Row, page
+from controllers.scale.overrides import kind_of
 from controllers.scale.records import Record
 from controllers.scale.state import Decision, LeadTime
 
@@ -30,6 +32,7 @@ class Standing:
     leads: bool | None = None
     ledger_silent_seconds: float | None = None
     ledger_problem: str | None = None
+    overrides_problem: str | None = None
 
 
 class Published(Collector):
@@ -91,8 +94,34 @@ class Published(Collector):
             for result in ("success", "failure"):
                 actions.add_metric([workload, result], self._actions[workload, result])
         yield actions
+        yield from self._people(shown)
         yield from self._money(shown)
         yield from self._source()
+
+    def _people(self, shown: dict[str, Shown]) -> Iterator[Metric]:
+        """What people asked for, and what they are asked to do: only where there is something."""
+        overrides = GaugeMetricFamily(
+            "tidewise_scale_override",
+            "Overrides in force: replicas more of kind surge, 1 for a pause.",
+            labels=["workload", "kind"],
+        )
+        recommended = GaugeMetricFamily(
+            "tidewise_scale_recommendation",
+            "What people are asked to set, while the mode is recommend and it is something else than there is.",
+            labels=["workload"],
+        )
+        for workload, one in shown.items():
+            found: Counter[str] = Counter()
+            for override in one.record.state.overrides:
+                kind = kind_of(override)
+                found[kind] = found[kind] + override.surge if override.surge else 1
+            for kind, value in found.items():
+                overrides.add_metric([workload, kind], value)
+            decision = one.record.decision
+            if one.record.rules.mode is Mode.RECOMMEND and decision.desired not in (None, decision.current):
+                recommended.add_metric([workload], float(decision.desired or 0))
+        yield overrides
+        yield recommended
 
     def _money(self, shown: dict[str, Shown]) -> Iterator[Metric]:
         """Only of workloads with a price: what the ledger pays for, and what money took away."""
@@ -163,30 +192,11 @@ class Published(Collector):
         yield errors
 
     def landing(self) -> str:
-        """The workloads now, as an HTML table."""
-        rows = [
-            "<tr>"
-            + "".join(
-                f"<td>{html.escape(text)}</td>"
-                for text in (
-                    workload,
-                    one.record.rules.mode,
-                    _number(one.record.decision.current),
-                    _number(one.record.decision.ready),
-                    _number(one.record.decision.desired),
-                    ", ".join(reason.value for reason in (*one.record.decision.reasons, one.record.outcome)),
-                    one.problem or "",
-                )
-            )
-            + "</tr>"
-            for workload, one in sorted(self._shown.items())
-        ]
-        head = "".join(
-            f"<th>{title}</th>" for title in ("workload", "mode", "wanted", "ready", "desired", "reasons", "problem")
-        )
-        ledger = self._standing.ledger_problem
-        said = f"<p>The ledger does not answer: {html.escape(ledger)}</p>" if ledger else ""
-        return f"<table><tr>{head}</tr>{''.join(rows)}</table>{said}" if rows else "<p>No decision yet.</p>"
+        """The workloads now, as HTML."""
+        standing = self._standing
+        told = {"The ledger does not answer": standing.ledger_problem, "The overrides": standing.overrides_problem}
+        rows = {workload: Row(one.record, one.problem) for workload, one in self._shown.items()}
+        return page(rows, time.time(), {what: why for what, why in told.items() if why})
 
 
 _GAUGES: tuple[tuple[str, str, Callable[[Decision], float | None]], ...] = (

@@ -219,7 +219,8 @@ class Scaler:
         leads = None if self._leader is None else self._leader.may_act()
         silent = None if self._purse is None else self._purse.silent_seconds
         unanswered = None if self._purse is None else self._purse.problem
-        self.published.replace(shown, Standing(leads, silent, unanswered))
+        unread = None if self._overrides is None else self._overrides.problem
+        self.published.replace(shown, Standing(leads, silent, unanswered, unread))
         if self._leader is not None:
             self._leader.worked()
 
@@ -418,7 +419,7 @@ class Scaler:
         self._said[decision.workload] = text
         write = log.warning if why else log.info
         write(
-            "decided",
+            "recommended" if record.outcome is Reason.RECOMMEND else "decided",
             workload=decision.workload,
             current=decision.current,
             ready=decision.ready,

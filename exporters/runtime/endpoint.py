@@ -233,7 +233,8 @@ class Endpoint:
         state = "ready" if why_not is None else f"not ready: {html.escape(why_not)}"
         fragment = self._landing() if self._landing else ""
         return Response(
-            body=f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title></head><body>'
+            body=f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+            f'<meta name="viewport" content="width=device-width,initial-scale=1"><title>{name}</title></head><body>'
             f"<h1>{name}</h1><p>Tidewise {html.escape(version())}, {state}.</p><ul>{links}</ul>{fragment}"
             "</body></html>\n",
             content_type=HTML,

@@ -96,7 +96,7 @@ def test_an_explanation_names_numbers_reasons_and_what_would_be_otherwise() -> N
         "demo/video at 2027-01-15 08:00:00 UTC",
         "19.88 a second, measured 3 s before",
         "10 ready of 12, starting 2 since 32 s",
-        "0.501 s a piece, 1 at a time (learned)",
+        "0.501 s a piece (learned), 1 at a time (configured)",
         "mode is shadow",
         "without forecast",
         "95.0% wait at most 5 s",
