@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from controllers.actuators.command import command_actuator
+from controllers.actuators.haproxy import haproxy_actuator
 from controllers.actuators.interface import Actuator, ActuatorError
 from controllers.actuators.kubernetes import kubernetes_actuator
 
 ACTUATORS: dict[str, Callable[[Any], Actuator]] = {
     "command": command_actuator,
+    "haproxy": haproxy_actuator,
     "kubernetes": kubernetes_actuator,
 }
 

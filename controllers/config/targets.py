@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from controllers.config.aws import AwsTarget
 from controllers.config.docker import DockerTarget
+from controllers.config.haproxy import HaproxyTarget
 from controllers.config.publish import PublishTarget
 from controllers.config.values import Count, MoneyText, Name, Number, Text, distinct
 from exporters.runtime.config import Section
@@ -132,6 +133,7 @@ class Target(Section):
     kubernetes: KubernetesTarget | None = None
     aws: AwsTarget | None = None
     docker: DockerTarget | None = None
+    haproxy: HaproxyTarget | None = None
     publish: PublishTarget | None = None
     several: Annotated[list[PartTarget], Field(min_length=2, max_length=16), AfterValidator(_comparable)] | None = None
 
