@@ -4,6 +4,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from controllers.config.aws import AwsInstances, AwsTarget
 from controllers.config.budget import Budget, FixedCost, Gross, ModelPrice, ReplicaHold, Unit
 from controllers.config.calendar import AnnouncedEvent, CalendarSection, DemandFloor
 from controllers.config.docker import DockerTarget
@@ -16,6 +17,7 @@ from controllers.config.targets import (
     KubernetesObject,
     KubernetesTarget,
     Lease,
+    PartTarget,
     Target,
 )
 from controllers.config.values import Count, HttpUrl, Money, MoneyText, Name, Number, Text, TimeZone
@@ -36,6 +38,8 @@ from exporters.runtime.config import ConfigError, Section, nearest, read_yaml, v
 __all__ = [
     "HOURS_PER_MONTH",
     "AnnouncedEvent",
+    "AwsInstances",
+    "AwsTarget",
     "Bounds",
     "Budget",
     "CalendarSection",
@@ -65,6 +69,7 @@ __all__ = [
     "MoneyText",
     "Name",
     "Number",
+    "PartTarget",
     "Price",
     "Prometheus",
     "PublishTarget",

@@ -107,6 +107,8 @@ class PartTarget(Section):
             raise ValueError(f"found min {self.min} and max {self.max}; max must be at least min")
         if self.target.several is not None:
             raise ValueError("target.several: found several within several; write all of them in one list")
+        if self.target.publish is not None:
+            raise ValueError("target.publish: found it within several; who follows a number follows that of a workload")
         return self
 
 
