@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from controllers.actuators.interface import ActuatorError, NoCapacityError, PermanentError
+from controllers.actuators.interface import ActuatorError, NoCapacityError, NoGrowthError, PermanentError
 from controllers.config.aws import AwsTarget
 
 Clock = Callable[[], float]
@@ -78,13 +78,6 @@ CREDENTIALS = frozenset(
 OURS = frozenset({"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "ServerInternal"})
 
 
-class QuotaError(PermanentError, NoCapacityError):
-    """A quota of the account is used up: another target may have room, this one only once a person raised it."""
-
-    def __init__(self, message: str, told: int | None = None) -> None:
-        NoCapacityError.__init__(self, message, told)
-
-
 class LostError(ActuatorError):
     """A request that was sent and whose answer did not come: it may have been carried out."""
 
@@ -148,7 +141,7 @@ class Account:
     def call(self, until: float, service: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """The answer of one request, by `until` (on the monotonic clock).
 
-        Raises LostError, RefusedError, PermanentError (rights, credentials), QuotaError, NoCapacityError,
+        Raises LostError, RefusedError, PermanentError (rights, credentials), NoGrowthError, NoCapacityError,
         ActuatorError (throttled, no time left).
         """
         wait = self.back_off.left()
@@ -228,7 +221,7 @@ class Account:
             wait = self.back_off.throttled(_seconds(meta.get("HTTPHeaders", {}).get("retry-after")))
             return ActuatorError(f"{at} was throttled ({code}); all workloads of this account wait {wait:.0f} s")
         if code in QUOTA:
-            return QuotaError(f"{at}: a quota is used up ({said}); have it raised in Service Quotas, or lower max")
+            return NoGrowthError(f"{at}: a quota is used up ({said}); have it raised in Service Quotas, or lower max")
         if code in NO_CAPACITY:
             return NoCapacityError(f"{at}: {said}")
         if code in RIGHTS:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from controllers.actuators.aws_account import Account, LostError, QuotaError, RefusedError
+from controllers.actuators.aws_account import Account, LostError, RefusedError
 from controllers.actuators.aws_balancer import finish_registrations, read_health, with_health
 from controllers.actuators.aws_facts import (
     FLEET,
@@ -30,7 +30,7 @@ from controllers.actuators.aws_facts import (
     victims_of,
     work_in_hand,
 )
-from controllers.actuators.interface import Actuator, ActuatorError, NoCapacityError, PermanentError
+from controllers.actuators.interface import Actuator, ActuatorError, NoCapacityError, NoGrowthError, PermanentError
 from controllers.config.aws import AwsInstances, AwsTarget
 from controllers.domain import Replicas
 
@@ -215,14 +215,15 @@ class _Fleet:
 
     def _start(self, instances: Sequence[Instance], count: int, until: float) -> None:
         """One request an instance, each with a name of its own. Raises NoCapacityError, ActuatorError."""
+        present = sum(i.is_replica for i in instances)
         failures = failures_in_a_row(instances, self._clock())
         if len(failures) >= self._settings.boot_attempts:
-            raise PermanentError(
+            raise NoGrowthError(
                 f"fleet {self._settings.fleet}: {len(failures)} instances in a row were not healthy within "
                 f"{self._settings.boot_seconds:.0f} s (the last: {failures[-1].id}), so no more are started for an "
-                f"hour; see its console output and correct the launch template {self._settings.launch_template}"
+                f"hour; see its console output and correct the launch template {self._settings.launch_template}",
+                present,
             )
-        present = sum(i.is_replica for i in instances)
         for number, slot in enumerate(free_slots(instances, count)):
             try:
                 started = self._start_one(slot, predecessor(instances, slot), until)
@@ -241,7 +242,7 @@ class _Fleet:
         for option in options:
             try:
                 started = self._run(slot, after, option, until)
-            except QuotaError:
+            except NoGrowthError:
                 self._lost.pop(slot, None)
                 raise
             except NoCapacityError as error:
@@ -321,5 +322,5 @@ def _told_what_to_correct(error: RefusedError, settings: AwsInstances) -> Actuat
     """Mistakes of the configuration are permanent."""
     wrong = ("InvalidLaunchTemplate", "InvalidSubnet", "InvalidParameter", "InvalidAMI", "InvalidGroup", "InvalidKey")
     if error.code.startswith((*wrong, "MissingParameter", "InvalidBlockDevice", "InvalidZone")):
-        return PermanentError(f"{error}; correct target.aws.instances or the template {settings.launch_template}")
+        return NoGrowthError(f"{error}; correct target.aws.instances or the template {settings.launch_template}")
     return error

@@ -26,6 +26,13 @@ class NoCapacityError(ActuatorError):
         super().__init__(message)
 
 
+class NoGrowthError(PermanentError, NoCapacityError):
+    """No more can be had before a person has changed something: a quota, a template that does not boot.
+
+    Fewer can still be told, and another target may have them.
+    """
+
+
 class Apply(Protocol):
     """Tells an absolute number. `victims`: instances that a smaller number takes first, where they are there.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from controllers.actuators.interface import Actuator, ActuatorError, NoCapacityError, PermanentError
+from controllers.actuators.interface import Actuator, ActuatorError, NoCapacityError, NoGrowthError, PermanentError
 from controllers.actuators.split import Part, cheapest_first, next_numbers
 from controllers.config import PartTarget, Target
 from controllers.domain import PartReplicas, Replicas
@@ -114,7 +114,7 @@ class _Several:
                 tell(index, numbers[index])
             except (NoCapacityError, PermanentError) as error:
                 refusals.append(error)
-                if not isinstance(error, NoCapacityError):
+                if isinstance(error, PermanentError):
                     problems.append(self._named(index, error))
                 parts[index] = self._refused(index, parts[index], found[index], error)
             except ActuatorError as error:  # it may have been heard, so nobody else is asked instead
@@ -133,8 +133,10 @@ class _Several:
                 problems.append(self._named(index, error))
         total = sum(part.wanted for part in parts)
         self._told = (replicas, total)
-        if problems:
-            raise problems[0]
+        for problem in problems:
+            if isinstance(problem, NoCapacityError):
+                problem.told = total
+            raise problem
         if total < replicas:
             why = "; ".join(str(error) for error in refusals) or "all others are full or cool down"
             raise NoCapacityError(f"the targets together have {total} of {replicas} replicas: {why}", total)
@@ -192,5 +194,8 @@ class _Several:
         return replace(part, wanted=had, is_open=False)
 
     def _named(self, index: int, error: ActuatorError) -> ActuatorError:
-        kind = PermanentError if isinstance(error, PermanentError) else ActuatorError
-        return kind(f"{self._targets[index].name}: {error}")
+        said = f"{self._targets[index].name}: {error}"
+        for kind in (NoGrowthError, PermanentError, NoCapacityError):
+            if isinstance(error, kind):
+                return kind(said)
+        return ActuatorError(said)
