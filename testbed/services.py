@@ -145,18 +145,34 @@ class PostgreSQL(Service):
 
 
 class HAProxy(Service):
-    """A HAProxy with a configuration of the caller's, which listens on `port`. `log stdout …` goes to `log_path`."""
+    """A HAProxy with a configuration of the caller's, which listens on `port`. `log stdout …` goes to `log_path`.
+
+    config: None leaves `config_file` as it is. reloads: with a master process, which `reload()` tells.
+    """
 
     name = "haproxy"
 
-    def __init__(self, folder: Path, config: str, *, port: int, root: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, config: str | None, *, port: int, reloads: bool = False, root: Path | None = None
+    ) -> None:
         super().__init__(folder, port=port, root=root)
         self.config = config
+        self.reloads = reloads
+
+    @property
+    def config_file(self) -> Path:
+        return self.folder / "haproxy.cfg"
 
     def argv(self) -> list[str]:
-        file = self.folder / "haproxy.cfg"
-        file.write_text(self.config)
-        return [self.program("usr/sbin/haproxy"), "-db", "-f", str(file)]
+        if self.config is not None:
+            self.config_file.write_text(self.config)
+        mode = ["-W", "-db"] if self.reloads else ["-db"]
+        return [self.program("usr/sbin/haproxy"), *mode, "-f", str(self.config_file)]
+
+    def reload(self) -> None:
+        """Let a new process with the present configuration take over; the old one ends with its last session."""
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGUSR2)
 
     def answers(self) -> bool:
         return _listens(self.port)
