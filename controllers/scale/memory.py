@@ -3,9 +3,10 @@
 Nothing of it is written to disk: it is published, and read back from Prometheus after a restart.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from controllers.domain import Pending, Recommendation, Replicas
+from controllers.scale.capacity import Learned
 from controllers.scale.decide import recommendation
 from controllers.scale.state import Decision, LeadTime
 
@@ -23,16 +24,22 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Of one workload. `lead_times`: seconds from ask to first work, one a replica, newest last."""
+    """Of one workload. `lead_times`: seconds from ask to first work, one a replica, newest last.
+
+    `started`: the replicas that were told, by when they were asked for, oldest first. `capacity`: of its demand;
+    `more`: of its further demands.
+    """
 
     asks: tuple[Ask, ...] = ()
     lead_times: tuple[float, ...] = ()
     learned: LeadTime | None = None  # from before a restart, until enough new ones were seen
-    service_seconds: float | None = None  # the last that was measured: an idle queue measures none
     ready: int | None = None
     recommendations: tuple[Recommendation, ...] = ()
     wanted: tuple[Recommendation, ...] = ()
     known_since: float | None = None
+    started: tuple[Recommendation, ...] = ()
+    capacity: Learned = field(default_factory=Learned)
+    more: tuple[Learned, ...] = ()
 
     def lead_time(self) -> LeadTime | None:
         """None until enough starts were seen."""
@@ -66,6 +73,36 @@ def saw(memory: Memory, replicas: Replicas, now: float) -> tuple[Memory, Replica
     return memory, replace(replicas, pending=pending)
 
 
+def started_after(started: tuple[Recommendation, ...], wanted: int, now: float) -> tuple[Recommendation, ...]:
+    """`started` once the target was told `wanted` in all: more were asked for now, and of fewer the oldest have gone.
+
+    Which ones a target ends is its own affair. Taken for the oldest, those that stay look younger than they may be,
+    and are kept a little longer rather than ended before they are paid off.
+    """
+    more = wanted - sum(one.replicas for one in started)
+    if more == 0:
+        return started
+    if more > 0:
+        return (*started, Recommendation(now, more))
+    left = list(started)
+    while more < 0:
+        gone = min(-more, left[0].replicas)
+        more += gone
+        if left[0].replicas > gone:
+            left[0] = Recommendation(left[0].at, left[0].replicas - gone)
+        else:
+            del left[0]
+    return tuple(left)
+
+
+def started_by(wanted: tuple[Recommendation, ...]) -> tuple[Recommendation, ...]:
+    """When replicas were asked for, as far as the history of numbers told shows it; the first ones at its beginning."""
+    started: tuple[Recommendation, ...] = ()
+    for told in wanted:
+        started = started_after(started, told.replicas, told.at)
+    return started
+
+
 def asked(memory: Memory, count: int, now: float) -> Memory:
     """`count` more replicas were asked for."""
     return replace(memory, asks=(*memory.asks, Ask(now, count))) if count > 0 else memory
@@ -83,6 +120,7 @@ def decided(memory: Memory, decision: Decision, told: int | None, keep_seconds: 
         recommendations=tuple(r for r in recommendations if r.at >= since),
         wanted=tuple(w for w in wanted if w.at >= since),
         known_since=decision.at if memory.known_since is None else memory.known_since,
+        started=memory.started if number is None else started_after(memory.started, number, decision.at),
     )
 
 

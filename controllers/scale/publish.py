@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -12,17 +12,22 @@ from prometheus_client.registry import Collector
 from controllers.domain import Mode, Reason
 from controllers.scale.landing import Row, page
 from controllers.scale.overrides import kind_of
+from controllers.scale.publish_learned import learned
 from controllers.scale.records import Record
 from controllers.scale.state import Decision, LeadTime
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One workload of the last step. `problem`: why something is unknown, in a sentence."""
+    """One workload of the last step. `problem`: why something is unknown, in a sentence.
+
+    `retry_seconds`: in how long the target is told again that refused before; None: it need not wait.
+    """
 
     record: Record
     lead_time: LeadTime | None
     problem: str | None
+    retry_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,9 @@ class Standing:
 class Published(Collector):
     """Collects from the last whole step; a workload that left the configuration leaves the page."""
 
-    def __init__(self) -> None:
+    def __init__(self, currencies: Mapping[str, str] | None = None) -> None:
+        """`currencies`: by workload with a price."""
+        self._currencies = currencies or {}
         self._shown: dict[str, Shown] = {}
         self._decisions: Counter[tuple[str, str]] = Counter()
         self._actions: Counter[tuple[str, str]] = Counter()
@@ -53,8 +60,9 @@ class Published(Collector):
             for reason in one.record.decision.reasons:
                 self._decisions[workload, reason.value] += 1
             outcome = one.record.outcome
-            if one.record.told is not None or outcome is Reason.ACTION_FAILED:
-                self._actions[workload, "failure" if outcome is Reason.ACTION_FAILED else "success"] += 1
+            failed = outcome in (Reason.ACTION_FAILED, Reason.NO_CAPACITY)
+            if one.retry_seconds is None and (one.record.told is not None or failed):
+                self._actions[workload, "failure" if failed else "success"] += 1
             if outcome is Reason.PERMIT_REFUSED:
                 self._refused[workload] += 1
         self._shown, self._standing = shown, standing
@@ -80,6 +88,16 @@ class Published(Collector):
                     family.add_metric([workload], number)
             yield family
         yield from self._lead_times(shown)
+        yield from learned(self._currencies, [one.record for one in shown.values()])
+        retry = GaugeMetricFamily(
+            "tidewise_scale_retry_seconds",
+            "In how long a target is told again that refused before; absent where it need not wait.",
+            labels=["workload"],
+        )
+        for workload, one in shown.items():
+            if one.retry_seconds is not None:
+                retry.add_metric([workload], one.retry_seconds)
+        yield retry
         yield self._reasons(shown)
         decisions = CounterMetricFamily(
             "tidewise_scale_decisions", "Decisions, by each of their reasons.", labels=["workload", "reason"]
@@ -206,7 +224,6 @@ _GAUGES: tuple[tuple[str, str, Callable[[Decision], float | None]], ...] = (
     ("replicas_recommended", "What it was before rate limits and stabilisation.", lambda d: d.recommended),
     ("replicas_reactive", "What present demand alone would ask for.", lambda d: d.reactive),
     ("replicas_forecast", "What the forecast would ask for.", lambda d: d.forecast),
-    ("service_seconds", "Mean time one piece of work takes, as used.", lambda d: d.service_seconds),
     ("decision_timestamp_seconds", "When the last decision was made.", lambda d: d.at),
 )
 

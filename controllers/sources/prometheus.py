@@ -17,13 +17,14 @@ from urllib3.util.retry import Retry
 
 from controllers import config
 from controllers.domain import Sample
-from controllers.sources.answer import Answer, DuplicateSeries, Kind, Series, SourceError, answer
-from controllers.sources.transport import Transport
+from controllers.sources.answer import Answer, DuplicateSeries, Kind, Row, Series, SourceError, answer, rows
+from controllers.sources.transport import Reply, Transport
 
-__all__ = ["Answer", "DuplicateSeries", "Kind", "Origin", "Reading", "Sample", "Series", "Source", "SourceError"]
+__all__ = ["Answer", "DuplicateSeries", "Kind", "Origin", "Reading", "Row", "Sample", "Series", "Source", "SourceError"]
 
 MAX_POINTS = 10_000  # a request; Prometheus refuses more than 11,000 a series
 FALLBACKS_PER_QUERY = 50
+MAX_ROWS = 200_000  # of one contract series: a few thousand workloads with all their horizons and quantiles
 
 # The value and the time it was measured come in one answer: an instant answer alone only tells the time of the
 # question, and a rule that stopped five minutes ago would look fresh.
@@ -155,6 +156,19 @@ class Source:
             )
         return readings
 
+    def rows_at(self, names: Sequence[str], at: float, deadline_seconds: float | None = None) -> dict[str, list[Row]]:
+        """The newest values of contract series that need no time of measurement and have no fallback, as plain rows.
+
+        Those without the label `workload` are left out. Raises SourceError, and SourceError(partial) on warnings.
+        """
+        deadline = _Deadline(self._seconds(deadline_seconds))
+        found = {}
+        for name in names:
+            reply = self._post("query", {"query": name, "time": f"{at:.3f}"}, deadline)
+            read = rows(reply.status, reply.headers, reply.body, time.time(), MAX_ROWS)
+            found[name] = [row for row in read if row[0].get("workload")]
+        return found
+
     def contract_range(
         self,
         names: Sequence[str],
@@ -223,12 +237,15 @@ class Source:
         return Answer(_joined(whole), whole.warnings, whole.refused)
 
     def _ask(self, path: str, form: Mapping[str, str], deadline: "_Deadline") -> Answer:
+        reply = self._post(path, form, deadline)
+        return answer(reply.status, reply.headers, reply.body, time.time())
+
+    def _post(self, path: str, form: Mapping[str, str], deadline: "_Deadline") -> Reply:
         seconds = min(deadline.left(), self._settings.timeout_seconds)
         # The server gives up when we do.
-        reply = self._transport.post(
+        return self._transport.post(
             f"{self.url}/api/v1/{path}", {**form, "timeout": f"{seconds:.3f}"}, self._headers(), seconds
         )
-        return answer(reply.status, reply.headers, reply.body, time.time())
 
     def _headers(self) -> dict[str, str]:
         settings = self._settings

@@ -1,6 +1,7 @@
 """The scaler's step on scripted readings and targets: what is held, told, remembered and published."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from controllers.scale.records import read
 from controllers.scale.replacements import Replacement, Replacements
 from controllers.scale.run import Scaler, build
 from controllers.scale.why import same_decision
-from controllers.sources.prometheus import Kind, Origin, Reading, Series, SourceError
+from controllers.sources.prometheus import Answer, Kind, Origin, Reading, Row, Series, SourceError
 
 NAME = "default/video"
 NOW = 1_800_000_000.0
@@ -33,6 +34,7 @@ class ScriptedSource:
         self.warnings: tuple[str, ...] = ()
         self.now = NOW
         self.silent_about = ""
+        self.in_hand: dict[str, float] | SourceError = {}
 
     def contract_at(
         self, names: Sequence[str], fallbacks: Mapping[str, Mapping[str, str]], at: float, deadline_seconds: float
@@ -48,6 +50,20 @@ class ScriptedSource:
         elif value is not None:
             series = (Series({"workload": NAME}, (Sample(value, self.now),)),)
         return Reading(name, {NAME: series} if series else {}, {NAME: Origin.RULE}, warnings=self.warnings)
+
+    def rows_at(self, names: Sequence[str], at: float, deadline_seconds: float) -> dict[str, list[Row]]:
+        asked = self.contract_at(names, {}, at, deadline_seconds)
+        if self.warnings:
+            raise SourceError(Kind.PARTIAL, self.warnings[0])
+        return {
+            name: [(series.labels, series.samples[-1].value) for series in reading.series.get(NAME, ())]
+            for name, reading in asked.items()
+        }
+
+    def instant(self, expr: str, at: float, deadline_seconds: float) -> Answer:
+        if isinstance(self.in_hand, SourceError):
+            raise self.in_hand
+        return Answer([Series({"pod": pod}, (Sample(work, at),)) for pod, work in self.in_hand.items()])
 
     def contract_range(self, names: Sequence[str], *_: object, **__: object) -> dict[str, Reading]:
         return {name: self._history(name) for name in names}
@@ -68,8 +84,10 @@ class Fleet:
     def __init__(self, replicas: int) -> None:
         self.replicas = Replicas(replicas, replicas)
         self.told: list[int] = []
+        self.asked = 0
         self.victims: list[tuple[str, ...]] = []
-        self.error: str | None = None
+        self.in_hand: list[Mapping[str, float] | None] = []
+        self.error: str | ActuatorError | None = None
         self.unreadable: str | None = None
 
     def actuator(self) -> Actuator:
@@ -80,12 +98,20 @@ class Fleet:
             raise ActuatorError(self.unreadable)
         return self.replicas
 
-    def _apply(self, replicas: int, seconds: float, victims: tuple[str, ...] = ()) -> None:
+    def _apply(
+        self,
+        replicas: int,
+        seconds: float,
+        victims: tuple[str, ...] = (),
+        in_hand: Mapping[str, float] | None = None,
+    ) -> None:
+        self.asked += 1
         if self.error:
-            raise ActuatorError(self.error)
+            raise self.error if isinstance(self.error, ActuatorError) else ActuatorError(self.error)
         self.told.append(replicas)
         self.victims.append(victims)
-        self.replicas = Replicas(replicas, replicas)
+        self.in_hand.append(in_hand)
+        self.replicas = replace(self.replicas, wanted=replicas, ready=replicas)
 
 
 PRESENT = {
@@ -183,7 +209,7 @@ def test_prometheus_gone_holds_and_comes_back_without_a_restart(scaler: Any) -> 
     source.values = None
     one.step(tick())
     assert fleet.told == []
-    assert {"demand_unknown", "hold"} <= reasons(one)
+    assert {"source_down", "hold"} <= reasons(one)
     assert shown(one, "source_up") == 0
     assert shown(one, "source_errors_total", kind="unreachable") == 1
     source.values = PRESENT | foreseen(34.0)
@@ -213,7 +239,7 @@ def test_gone_blind_the_last_valid_forecast_leads_up_and_not_past_its_validity(s
 
 def test_forecasts_that_cannot_be_read_do_not_take_present_demand_with_them(scaler: Any) -> None:
     one, source, fleet = scaler(replicas=4)
-    source.values, source.silent_about = PRESENT, "workload:forecast_demand:value"
+    source.values, source.silent_about = PRESENT, "workload:forecast_made:timestamp"
     one.step(tick())
     assert fleet.told
     assert fleet.told[-1] >= 11
