@@ -81,10 +81,11 @@ def publish_actuator(target: PublishTarget, workload: str, source: Source, board
             )
         told = board.number(workload)
         if told is not None:
-            return Replicas(wanted=told, ready=ready, unfinished=True)
+            return Replicas(wanted=told, ready=ready, unfinished=True)  # it is told again, to count on
         earlier = _count(source, f'max(last_over_time({METRIC}{{workload="{workload}"}}[{EARLIER}]))', "", until)
         wanted = None if target.wanted is None else _count(source, target.wanted, "wanted", until)
-        return Replicas(wanted=max(ready, *(n for n in (earlier, wanted) if n is not None), 0), ready=ready)
+        known = [n for n in (ready, earlier, wanted) if n is not None]
+        return Replicas(wanted=max(known), ready=ready, unfinished=True)
 
     def apply(
         replicas: int, seconds: float, victims: tuple[str, ...] = (), in_hand: Mapping[str, float] | None = None

@@ -108,6 +108,8 @@ class Teller:
         floor = state.replicas.floor
         is_floor = floor is not None or self._actuators[rules.workload].is_floor
         again = is_floor or state.replicas.unfinished  # the same number is told again
+        if self._actuators[rules.workload].expires and Reason.HOLD in decision.reasons:
+            again = False  # nothing is known: what was told runs out
         if decision.desired == decision.current and not again:
             self.refusals.pop(rules.workload, None)
             return Outcome(Reason.ALREADY_THERE)

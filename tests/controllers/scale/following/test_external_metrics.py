@@ -86,9 +86,7 @@ def test_what_ran_out_is_an_error_and_no_zero(numbers: Numbers, board: Board, cl
         ("workload=video,tier=1", 400, "label tier is unknown here; there are workload and namespace"),
     ],
 )
-def test_who_asks_for_nothing_that_is_there_reads_why(
-    numbers: Numbers, selector: str, status: int, words: str
-) -> None:
+def test_who_asks_for_nothing_that_is_there_reads_why(numbers: Numbers, selector: str, status: int, words: str) -> None:
     found, answer = metric(numbers, selector)
     assert found == status
     assert words in answer["message"]

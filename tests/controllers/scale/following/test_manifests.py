@@ -158,9 +158,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def followed(
-    kube_cluster: Cluster, kube_namespace: str, clock: Clock, tmp_path: Path
-) -> Iterator[Board]:
+def followed(kube_cluster: Cluster, kube_namespace: str, clock: Clock, tmp_path: Path) -> Iterator[Board]:
     """A board that the API server asks, as the page says, with the certificates that the page wants."""
     board = Board(clock)
     signed(tmp_path, f"tidewise-scale.{kube_namespace}.svc")
@@ -237,7 +235,9 @@ def test_an_hpa_follows_the_number_up_and_down_and_holds_while_there_is_none(
     followed.tell(workload, 3, 60)
     until(lambda: ready() == 3, "3 replicas")
     clock.now = 60.0  # the scaler has gone blind, and what it said has run out
-    until(lambda: condition("ScalingActive").get("reason") == "FailedGetExternalMetric", "the HPA says that it is blind")
+    until(
+        lambda: condition("ScalingActive").get("reason") == "FailedGetExternalMetric", "the HPA says that it is blind"
+    )
     assert f"the number of {workload} is unknown now" in condition("ScalingActive")["message"]
     time.sleep(2.0)  # two more looks of the HPA
     assert ready() == 3
