@@ -22,6 +22,7 @@ from controllers.actuators.haproxy_plan import (
     conflict,
     counted,
     given_up,
+    others,
     plan,
     resting,
     slot_of,
@@ -209,15 +210,20 @@ class Backend:
     def _no_more(self, now: Situation, replicas: int, told: int, problems: list[str]) -> str:
         """Why there are no more servers to be had."""
         rest = resting(now)
-        leaving = len(now.block.entries) - told
+        leaving, taken = len(now.block.entries) - told, others(now)
         why = [
             *([f"{leaving} still leave"] if leaving else []),
             *([f"{', '.join(sorted(rest))} failed to start {next(iter(rest.values())).count} times"] if rest else []),
+            *(
+                f"{slot.address} is also {taken[slot.address]}, a server of your own"
+                for slot in self._pool
+                if slot.address in taken
+            ),
             *problems,
         ]
         return (
-            f"backend {self._target.backend}: {told} of {replicas} servers: `servers` has {len(self._pool)}"
-            f"{', of which ' if why else ''}{'; '.join(why)}; add some to `servers`, or lower replicas.max"
+            f"backend {self._target.backend}: {told} of {replicas} servers, of {len(self._pool)} in `servers`"
+            f"{': ' if why else ''}{'; '.join(why)}; add some to `servers`, or lower replicas.max"
         )
 
 

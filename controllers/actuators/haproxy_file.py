@@ -145,7 +145,11 @@ def write(path: Path, text: str) -> None:
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Nobody else changes the servers meanwhile. Raises ActuatorError when somebody does now."""
+    """Nobody else changes the servers meanwhile. Raises ActuatorError when somebody does now.
+
+    A process that is ended lets go by that.
+    """
+    read(path)  # says it better when the whole path is wrong
     path = path.resolve()
     lock = path.with_name(f".{path.name}.tidewise-lock")
     try:

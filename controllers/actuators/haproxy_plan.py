@@ -283,7 +283,7 @@ def taken_back(now: Situation) -> list[Slot]:
 def available(now: Situation) -> list[Slot]:
     """Servers of the pool that may be started, those that never failed first."""
     used = {entry.slot.name for entry in now.block.entries}
-    foreign = {seen.slot.address for seen in now.seen.values() if not is_ours(seen, now.prefix)}
+    foreign = others(now)
     failures = {failure.name: failure for failure in now.block.failures}
 
     def count(slot: Slot) -> int:
@@ -291,6 +291,11 @@ def available(now: Situation) -> list[Slot]:
 
     free = [slot for slot in now.pool if slot.name not in used and slot.address not in foreign]
     return sorted([slot for slot in free if slot.name not in resting(now)], key=count)
+
+
+def others(now: Situation) -> dict[str, str]:
+    """Servers of the user's own: address -> name."""
+    return {seen.slot.address: name for name, seen in now.seen.items() if not is_ours(seen, now.prefix)}
 
 
 def resting(now: Situation) -> dict[str, Failure]:

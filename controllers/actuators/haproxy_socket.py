@@ -12,7 +12,8 @@ from controllers.actuators.haproxy_plan import Seen, Slot
 from controllers.actuators.interface import ActuatorError, PermanentError
 
 ANSWER_LIMIT_BYTES = 16 * 2**20
-_MAINTENANCE, _DRAIN = 0x01 | 0x02 | 0x04 | 0x20 | 0x40, 0x08 | 0x10  # of srv_admin_state
+# of srv_admin_state; 0x04 only says that it began as `disabled`, and stays when it no longer is
+_MAINTENANCE, _DRAIN = 0x01 | 0x02 | 0x20 | 0x40, 0x08 | 0x10
 _RUNNING = 2  # of srv_op_state; 1 is one that starts slowly
 _PASSED = 3  # of srv_check_result
 

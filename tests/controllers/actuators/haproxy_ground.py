@@ -22,6 +22,7 @@ from tests.controllers.actuators import haproxy_server
 CONFIG = """\
 global
   stats socket {folder}/admin.sock mode 600 level admin expose-fd listeners
+  stats socket {folder}/operator.sock mode 600 level operator
 defaults
   mode http
   retries 0
@@ -54,7 +55,7 @@ class Ground:
         slots: int = 5,
         balance: str = "roundrobin",
         own: str = "",
-        drain: float = 2.0,
+        drain: float = 1.0,
     ) -> None:
         self.folder = folder
         self.ports = [free_port() for _ in range(slots)]
@@ -140,13 +141,15 @@ def settle(actuator: Actuator, replicas: int, seconds: float = 12.0) -> None:
 class Load:
     """Clients of several kinds: kept connections, new ones, and slow requests. `answers` counts status or error."""
 
-    def __init__(self, port: int, *, kept: int = 3, fresh: int = 2, slow: int = 3, pause: float = 0.02) -> None:
+    def __init__(
+        self, port: int, *, kept: int = 3, fresh: int = 2, slow: int = 3, pause: float = 0.02, path: str = "/slow/0.5"
+    ) -> None:
         self.port = port
         self.answers: Counter[str] = Counter()
         self.servers: Counter[str] = Counter()
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        kinds = [("/", True, pause)] * kept + [("/", False, pause)] * fresh + [("/slow/0.5", True, 0.0)] * slow
+        kinds = [("/", True, pause)] * kept + [("/", False, pause)] * fresh + [(path, True, 0.0)] * slow
         self._threads = [threading.Thread(target=self._run, args=kind, daemon=True) for kind in kinds]
 
     def __enter__(self) -> Self:
