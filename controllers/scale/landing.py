@@ -18,7 +18,8 @@ th,td{text-align:left;vertical-align:top;padding:.4rem .6rem;border-bottom:1px s
 th{font-weight:600;white-space:nowrap}
 td.number{white-space:nowrap;font-variant-numeric:tabular-nums}
 td.name{font-weight:600;overflow-wrap:anywhere}
-summary{cursor:pointer;overflow-wrap:anywhere}
+summary{cursor:pointer}
+td.why{min-width:13rem}
 details ul{margin:.2rem 0;padding-left:1.2rem}
 .mode{font-size:.8em;border:1px solid currentColor;border-radius:.6em;padding:0 .45em;opacity:.75}
 .bad{color:#c62828}
@@ -50,8 +51,12 @@ def page(rows: Mapping[str, Row], now: float, problems: Mapping[str, str] = {}) 
     if not rows:
         return f"{STYLE}{said}<p>No decision yet.</p>"
     head = "".join(f"<th>{title}</th>" for title in HEAD)
-    body = "".join(_row(name, row, now) for name, row in sorted(rows.items()))
+    body = "".join(_row(name, row, now) for name, row in sorted(rows.items(), key=_trouble_first))
     return f"{STYLE}<p>{_summary(rows)}</p>{said}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _trouble_first(named: tuple[str, Row]) -> tuple[bool, str]:
+    return named[1].problem is None, named[0]
 
 
 def _summary(rows: Mapping[str, Row]) -> str:
@@ -68,12 +73,12 @@ def _row(name: str, row: Row, now: float) -> str:
     decision, state = record.decision, record.state
     is_ready = decision.ready == decision.current or decision.ready is None
     present = _number(decision.current) if is_ready else f"{decision.ready} of {_number(decision.current)}"
-    arrow = "" if decision.desired == decision.current else " class=changes"
+    desired = _number(decision.desired)
     cells = (
         f'<td class="name">{html.escape(name)} <span class="mode">{record.rules.mode.value}</span></td>',
         _cell("now", present, "number"),
-        _cell("desired", f"<b{arrow}>{_number(decision.desired)}</b>", "number"),
-        _cell("why", _why(record)),
+        _cell("desired", desired if decision.desired == decision.current else f"<b>{desired}</b>", "number"),
+        _cell("why", _why(record), "why"),
         _cell("data", _age(record, now), "number"),
         _cell("overrides", "<br>".join(html.escape(_override(one, now)) for one in state.overrides)),
         _cell("problem", html.escape(row.problem or ""), "bad"),

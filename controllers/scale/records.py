@@ -120,7 +120,7 @@ def backwards(folder: Path, workload: str, until: float | None = None) -> Iterat
     quickly as in a day. Raises RecordError if the folder is not there.
     """
     _check(folder)
-    name = json.dumps(workload).encode()
+    name = b'"workload":' + json.dumps(workload).encode()  # as `as_line` writes it; a longer word is found faster
     for path in reversed(_days(folder)):
         if until is not None and path.stem > datetime.fromtimestamp(until, UTC).strftime("%Y-%m-%d"):
             continue
