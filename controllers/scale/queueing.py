@@ -1,12 +1,10 @@
 """How much capacity a load needs: the M/M/c waiting time and a fluid roll-forward of backlog. Pure arithmetic."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 GRID_POINTS = 24  # of a roll-forward; a window is short against the speed at which demand moves
-_NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +21,8 @@ class Load:
 
     @classmethod
     def steady(cls, rate: float) -> "Load":
-        return cls((0.0,), (rate,), (rate,))
+        path = (rate,)
+        return cls((0.0,), path, path)
 
     def middle_at(self, t: float) -> float:
         return interpolate(t, self.times, self.middle)
@@ -48,12 +47,15 @@ class Service:
     """What one replica does: `concurrency` pieces of work at once, each of `seconds` on average."""
 
     seconds: float
-    concurrency: int = 1
+    concurrency: float = 1
 
     @property
     def rate(self) -> float:
         """Work per second of one busy replica."""
         return self.concurrency / self.seconds
+
+    def servers(self, replicas: int) -> int:
+        return int(replicas * self.concurrency + 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +80,21 @@ def interpolate(t: float, times: Sequence[float], values: Sequence[float]) -> fl
     return values[-1]
 
 
-def at_quantile(table: Mapping[float, float], q: float) -> float | None:
-    """The table's value at quantile `q`: linear in the normal deviate between its entries, never beyond the outer ones.
-
-    None for an empty table.
-    """
-    if not table:
-        return None
-    if q in table:
-        return table[q]
-    known = sorted(table)
-    if q <= known[0]:
-        return table[known[0]]
-    if q >= known[-1]:
-        return table[known[-1]]
-    return interpolate(_NORMAL.inv_cdf(q), [_NORMAL.inv_cdf(k) for k in known], [table[k] for k in known])
+def sampled(step: float, times: Sequence[float], values: Sequence[float]) -> list[float]:
+    """The path in the middle of each of the grid's steps from 0 on: `interpolate` of all of them in one walk."""
+    found: list[float] = []
+    left, before = -math.inf, values[0]
+    for t, value in zip(times, values, strict=True):
+        until = min(GRID_POINTS, max(len(found), math.floor(t / step + 0.5)))  # points up to t
+        if value == before or left == -math.inf:
+            found += [before] * (until - len(found))
+        else:
+            slope = (value - before) / (t - left)
+            found += [before + ((index + 0.5) * step - left) * slope for index in range(len(found), until)]
+        if until == GRID_POINTS:
+            return found
+        left, before = t, value
+    return found + [before] * (GRID_POINTS - len(found))
 
 
 def probability_of_waiting(servers: int, offered: float) -> float:
@@ -114,15 +116,25 @@ def probability_of_waiting(servers: int, offered: float) -> float:
     return blocked / (1.0 - offered / servers * (1.0 - blocked))
 
 
-def is_steady(replicas: int, rate: float, service: Service, wanted: Wanted) -> bool:
-    """Whether P(wait > wait_seconds) <= 1 - objective in an M/M/c queue at a constant rate.
+def late_share(replicas: int, rate: float, service: Service, wait_seconds: float) -> float:
+    """P(wait > wait_seconds) in an M/M/c queue at a constant rate; 1.0 where the load is not below the capacity.
 
     P(W > t) = C(c, a) exp(-(c - a) t / S) (Kleinrock, Queueing Systems I, 1975). Service times less random than
     exponential wait less, so the answer errs towards capacity.
     """
     if rate <= 0:
+        return 0.0
+    servers, offered = service.servers(replicas), rate * service.seconds
+    if servers <= offered:
+        return 1.0
+    return probability_of_waiting(servers, offered) * math.exp(-(servers - offered) * wait_seconds / service.seconds)
+
+
+def is_steady(replicas: int, rate: float, service: Service, wanted: Wanted) -> bool:
+    """Whether P(wait > wait_seconds) <= 1 - objective in an M/M/c queue at a constant rate."""
+    if rate <= 0:
         return True
-    servers, offered = replicas * service.concurrency, rate * service.seconds
+    servers, offered = service.servers(replicas), rate * service.seconds
     if servers <= offered:
         return False
     tail = math.exp(-(servers - offered) * wanted.wait_seconds / service.seconds)
@@ -138,61 +150,109 @@ def backlog_after(backlog: float, until: float, load: Load, supply: Supply, serv
     if until <= 0:
         return backlog
     step = until / GRID_POINTS
-    for index in range(GRID_POINTS):
-        t = (index + 0.5) * step
-        backlog = max(0.0, backlog + (load.upper_at(t) - supply.at(t) * service.rate) * step)
+    uppers: Sequence[float] = (
+        load.upper * GRID_POINTS if len(load.upper) == 1 else sampled(step, load.times, load.upper)
+    )
+    rate = service.rate
+    capacity, begin = supply.ready * rate, 0
+    for due, count in sorted(supply.arriving):
+        end = min(GRID_POINTS, max(begin, math.ceil(due / step - 0.5)))
+        backlog = _rolled(backlog, uppers[begin:end], capacity, step)
+        capacity, begin = capacity + count * rate, end
+    return _rolled(backlog, uppers[begin:], capacity, step)
+
+
+def _rolled(backlog: float, uppers: Sequence[float], capacity: float, step: float) -> float:
+    """The backlog after so many steps at one capacity."""
+    if not uppers:
+        return backlog
+    if min(uppers) >= capacity or max(uppers) <= capacity:  # it only grows, or only falls
+        return max(0.0, backlog + (sum(uppers) - capacity * len(uppers)) * step)
+    for upper in uppers:
+        backlog = max(0.0, backlog + (upper - capacity) * step)
     return backlog
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A load over [start, end), sampled once for all numbers that are tried: `uppers` in the middle of each step."""
+    """What matters of a load over [start, end) for all numbers that are tried: the highest rates, the first one."""
 
-    step: float
-    highest: float  # of the expected rate
-    uppers: tuple[float, ...]
+    load: Load
+    start: float
+    end: float
+    highest: float  # of the expected path
+    highest_upper: float
+    first_upper: float
 
     @classmethod
     def of(cls, load: Load, start: float, end: float) -> "Window":
-        step = (end - start) / GRID_POINTS
-        times = [start + (index + 0.5) * step for index in range(GRID_POINTS)]
-        return cls(step, max(load.middle_at(t) for t in times), tuple(load.upper_at(t) for t in times))
+        if len(load.times) == 1:
+            return cls(load, start, end, load.middle[0], load.upper[0], load.upper[0])
+        half = (end - start) / GRID_POINTS / 2.0
+        begin, last = start + half, end - half  # the middle of the grid's first and last step
+        inner = [index for index, t in enumerate(load.times) if begin < t < last]
+        first_upper = load.upper_at(begin)
+        highest_upper = max(first_upper, load.upper_at(last))
+        highest = max(load.middle_at(begin), load.middle_at(last))
+        if inner:
+            highest = max(highest, *[load.middle[index] for index in inner])
+            highest_upper = max(highest_upper, *[load.upper[index] for index in inner])
+        return cls(load, start, end, highest, highest_upper, first_upper)
 
 
 def is_enough(replicas: int, backlog: float, window: Window, service: Service, wanted: Wanted) -> bool:
     """Whether `replicas`, working from the window's start, keep the service level for everything that arrives in it.
 
-    They are steady at the highest expected rate; they serve the upper path's rate, for above it the wait grows until
-    more replicas come, a lead time later; at the upper path no arrival finds more work before it than they serve within
-    wait_seconds; and what is late at the start is gone after drain_seconds.
+    They serve the upper path's rate, for above it the wait grows until more replicas come, a lead time later; they are
+    steady at the highest expected rate; what is late at the start is gone after drain_seconds; and on the way there
+    less of it is left with every second, while no other arrival finds more work before it than they serve in time.
     """
-    if not is_steady(replicas, window.highest, service, wanted):
-        return False
     capacity = replicas * service.rate
-    if capacity < max(window.uppers):
+    if capacity < window.highest_upper or not is_steady(replicas, window.highest, service, wanted):
         return False
     on_time = capacity * wanted.wait_seconds + replicas * service.concurrency  # work in hand is not waiting
-    late = max(0.0, backlog - on_time)
-    if late > 0 and late > (capacity - window.uppers[0]) * wanted.drain_seconds:
+    late = backlog - on_time
+    if late <= 0:
+        return True  # capacity is above the upper path, so the backlog only falls
+    if late > (capacity - window.first_upper) * wanted.drain_seconds:
         return False
-    still_late = late / max(wanted.drain_seconds, window.step * len(window.uppers))  # less of it with every second
-    allowed = on_time + late
-    for upper in window.uppers:
-        backlog = max(0.0, backlog + (upper - capacity) * window.step)
+    still_late = late / max(wanted.drain_seconds, window.end - window.start)
+    if capacity - window.highest_upper >= still_late:
+        return True
+    step = (window.end - window.start) / GRID_POINTS
+    allowed = backlog
+    for index in range(GRID_POINTS):
+        backlog = max(0.0, backlog + (window.load.upper_at(window.start + (index + 0.5) * step) - capacity) * step)
         if backlog > allowed:
             return False
-        allowed -= still_late * window.step
+        allowed -= still_late * step
     return True
 
 
 def smallest(most: int, backlog: float, start: float, end: float, load: Load, service: Service, wanted: Wanted) -> int:
-    """The fewest replicas that are enough; `most + 1` where even `most` are not. More are never worse: it bisects."""
+    """The fewest replicas that are enough; `most + 1` where even `most` are not. More are never worse, so it looks
+    around the number that the rate and the late work ask for."""
     window = Window.of(load, start, end)
-    low, high = 0, most + 1
-    while low < high:
+    rate = service.rate
+    on_time = rate * wanted.wait_seconds + service.concurrency  # of one replica
+    drained = (backlog + window.first_upper * wanted.drain_seconds) / (on_time + rate * wanted.drain_seconds)
+    guess = min(most + 1, math.ceil(max(window.highest_upper / rate, min(drained, backlog / on_time)) - 1e-9))
+
+    def enough(replicas: int) -> bool:
+        return replicas > most or is_enough(replicas, backlog, window, service, wanted)
+
+    if enough(guess):
+        while guess > 0 and enough(guess - 1):
+            guess -= 1
+        return guess
+    low, stride = guess, 1  # not enough
+    while not enough(low + stride):
+        low, stride = low + stride, 2 * stride
+    high = low + stride
+    while high - low > 1:
         middle = (low + high) // 2
-        if is_enough(middle, backlog, window, service, wanted):
+        if enough(middle):
             high = middle
         else:
-            low = middle + 1
-    return low
+            low = middle
+    return min(high, most + 1)

@@ -55,6 +55,7 @@ class Rules:
     price_per_replica_hour: float | None = None  # both in one currency, whichever
     price_per_late_job: float | None = None  # of a piece of work that waits for longer than `wait_seconds`, or is lost
     start_seconds: float | None = None  # replica-seconds that a start costs before its first work, until learned
+    shortage: float | None = None  # so many idle replicas weigh as much as being short; instead of the objective
     more: tuple[SignalRules, ...] = ()  # of `State.more`, in this order
 
 
@@ -126,3 +127,4 @@ class Decision:
     rate_expected: float | None = None  # at the window's end
     rate_upper: float | None = None
     unbudgeted: int | None = None  # what it would have been without the budget; None: it has no price
+    signal: str | None = None  # which further demand it rests on; None: the workload's own

@@ -1,10 +1,8 @@
-"""decide(): one table, each row a sentence; then what must hold for every state."""
+"""decide(): one table, each row a sentence. What must hold for every state is in test_decide_properties.py."""
 
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from controllers.domain import Forecast, Horizon, Mode, Pending, Reason, Recommendation, Replicas, Sample
 from controllers.scale.decide import decide
@@ -274,93 +272,3 @@ def test_decide(
     decision = decide(replace(STEADY, **state), replace(RULES, **rules))  # type: ignore[arg-type]
     assert decision.desired == desired, f"{sentence}: {decision}"
     assert reasons <= set(decision.reasons), f"{sentence}: {decision.reasons}"
-
-
-rates = st.floats(0, 60)
-states = st.builds(
-    lambda demand, backlog, ready, starting, foreseen, then, history: State(
-        now=NOW,
-        demand=None if demand is None else Sample(demand, NOW - 5),
-        backlog=Sample(backlog, NOW - 5),
-        service_seconds=0.5,
-        lead_time=LeadTime(50.0, 60.0),
-        replicas=Replicas(ready + starting, ready, (Pending(starting, 20.0),) if starting else ()),
-        forecast=None if foreseen is None else forecast(foreseen, then=then),
-        recommendations=tuple(Recommendation(NOW - 30 * i, n) for i, n in enumerate(history, 1)),
-        known_since=NOW - 3600,
-    ),
-    st.none() | rates,
-    st.floats(0, 2000),
-    st.integers(0, 20),
-    st.integers(0, 5),
-    st.none() | rates,
-    rates,
-    st.lists(st.integers(0, 25), max_size=5),
-)
-
-
-@given(states)
-@settings(max_examples=300, deadline=None)
-def test_bounds_hold_whenever_there_is_data(state: State) -> None:
-    decision = decide(state, RULES)
-    if Reason.HOLD in decision.reasons:
-        assert state.replicas is not None
-        assert decision.desired == state.replicas.wanted
-    else:
-        assert decision.desired is not None
-        assert RULES.min_replicas <= decision.desired <= RULES.max_replicas
-
-
-@given(states, st.floats(0, 30), st.booleans())
-@settings(max_examples=300, deadline=None)
-def test_more_demand_never_means_fewer_replicas(state: State, more: float, with_forecast: bool) -> None:
-    if state.demand is None:
-        return
-    state = state if with_forecast else replace(state, forecast=None)
-    higher = replace(state, demand=replace(state.demand, value=state.demand.value + more))
-    assert (decide(higher, RULES).desired or 0) >= (decide(state, RULES).desired or 0)
-
-
-@given(states, st.floats(0, 2000))
-@settings(max_examples=300, deadline=None)
-def test_more_backlog_never_means_fewer_replicas(state: State, more: float) -> None:
-    assert state.backlog is not None
-    higher = replace(state, backlog=replace(state.backlog, value=state.backlog.value + more))
-    assert (decide(higher, RULES).desired or 0) >= (decide(state, RULES).desired or 0)
-
-
-@given(states)
-@settings(max_examples=200, deadline=None)
-def test_missing_data_removes_no_capacity(state: State) -> None:
-    assert state.replicas is not None
-    blind = decide(replace(state, demand=None), RULES)
-    assert blind.desired is not None
-    if Reason.BLIND_FOLLOWS_FORECAST not in blind.reasons:
-        assert blind.desired == state.replicas.wanted
-    else:
-        assert blind.desired >= min(state.replicas.wanted, RULES.max_replicas)
-
-
-def test_a_constant_load_does_not_oscillate() -> None:
-    state, numbers = STEADY, []
-    for turn in range(60):
-        now = NOW + 15 * turn
-        decision = decide(
-            replace(
-                state,
-                now=now,
-                demand=Sample(20.0 + (0.4 if turn % 2 else -0.4), now),
-                backlog=Sample(10.0, now),
-                forecast=replace(forecast(20.0), made_at=now, valid_until=now + 900),
-            ),
-            RULES,
-        )
-        assert decision.desired is not None
-        assert decision.recommended is not None
-        numbers.append(decision.desired)
-        state = replace(
-            state,
-            replicas=Replicas(decision.desired, decision.desired),
-            recommendations=(*state.recommendations, Recommendation(now, decision.recommended)),
-        )
-    assert len(set(numbers)) == 1

@@ -11,7 +11,6 @@ from controllers.scale.queueing import (
     Supply,
     Wanted,
     Window,
-    at_quantile,
     backlog_after,
     is_enough,
     is_steady,
@@ -72,12 +71,3 @@ def test_late_work_is_drained_over_the_time_given() -> None:
 
 def test_more_than_most_where_most_are_not_enough() -> None:
     assert smallest(5, 0.0, 60.0, 80.0, Load.steady(20.0), HALF_A_SECOND, FIVE_SECONDS) == 6
-
-
-def test_quantiles_are_read_between_but_never_beyond_what_was_published() -> None:
-    table = {0.1: 9.0, 0.5: 10.0, 0.9: 11.0}
-    assert at_quantile(table, 0.9) == 11.0
-    assert at_quantile(table, 0.99) == 11.0
-    assert at_quantile(table, 0.01) == 9.0
-    assert 10.0 < (at_quantile(table, 0.7) or 0.0) < 11.0
-    assert at_quantile({}, 0.9) is None

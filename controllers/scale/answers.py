@@ -1,0 +1,134 @@
+"""The answers of two kinds of demand: of a queue, whose work can wait a little, and of a service, whose cannot. Pure.
+
+Each answers the same three questions: how many replicas the window of the decision needs, how many the time for which
+capacity is kept, and what demand is expected at the window's end.
+"""
+
+import math
+
+from controllers.domain import Forecast, Sample
+from controllers.scale.ahead import load_ahead, middle_ahead, peak_ahead, rate_ahead
+from controllers.scale.distribution import Distribution, at_quantile
+from controllers.scale.economics import least_cost, least_cost_of_queue, least_risk
+from controllers.scale.frame import Frame
+from controllers.scale.queueing import Load, Service, Wanted, backlog_after, smallest
+from controllers.scale.state import Signal, SignalRules
+
+
+class Asked:
+    """One demand with all that its number depends on."""
+
+    def __init__(self, signal: Signal, promised: SignalRules, frame: Frame, service: Service, present: bool) -> None:
+        self.frame, self.service = frame, service
+        self.is_queue, self.objective = promised.is_queue, promised.objective
+        self.prices, self.shortage, self.most = frame.prices, frame.rules.shortage, frame.rules.max_replicas
+        self.backlog = signal.backlog.value if signal.backlog and promised.is_queue else 0.0
+        self.wanted = Wanted(promised.wait_seconds, promised.objective, max(promised.wait_seconds, frame.drain))
+        rate = signal.demand.value if present and signal.demand else None
+        self.is_idle = rate == 0.0 and self.backlog <= 0.0
+        # measured work has somebody to do it
+        self.fewest = 1 if rate is not None and (rate > 0.0 or self.backlog > 0.0) else 0
+
+    def steadily(self, rate: float) -> "QueueAnswer | ServiceAnswer":
+        """If present demand went on."""
+        if self.is_queue:
+            return QueueAnswer(self, Load.steady(rate), None)
+        return ServiceAnswer(self, rate)
+
+    def foreseen(self, forecast: Forecast, demand: Sample | None, factor: float = 1.0) -> "QueueAnswer | ServiceAnswer":
+        frame = self.frame
+        if not self.is_queue:
+            return ServiceAnswer(self, middle_ahead(forecast, frame.now, frame.end), forecast, factor)
+        until = max(frame.end, frame.keep)
+        load = load_ahead(forecast, frame.now, demand, self.objective, until, factor)
+        return QueueAnswer(self, load, forecast)
+
+    def on_time(self, replicas: int) -> float:
+        """The backlog that so many replicas serve within the SLO."""
+        return replicas * (self.service.rate * self.wanted.wait_seconds + self.service.concurrency)
+
+    def is_nothing(self, rate: float, seconds: float) -> bool:
+        """Nothing is there, and of what is foreseen at most one in 1 / (1 - objective) such times brings a piece."""
+        return self.is_idle and rate * seconds < 1.0 - self.objective
+
+
+class QueueAnswer:
+    """What a queue needs under a load."""
+
+    def __init__(self, asked: Asked, load: Load, forecast: Forecast | None) -> None:
+        self._asked, self._load, self._forecast = asked, load, forecast
+        self.counts_cost = asked.prices is not None
+
+    def out(self) -> int:
+        """The fewest replicas for the window."""
+        asked, frame = self._asked, self._asked.frame
+        late = backlog_after(asked.backlog, frame.lead, self._load, frame.supply, asked.service)
+        return self._fewest(late, frame.lead, frame.end)
+
+    def stay(self) -> int:
+        """The fewest replicas for the time for which capacity is kept."""
+        return self._fewest(self._asked.backlog, 0.0, self._asked.frame.keep)
+
+    def at_end(self) -> tuple[float, float]:
+        end = self._asked.frame.end
+        return self._load.middle_at(end), self._load.upper_at(end)
+
+    def _fewest(self, backlog: float, start: float, end: float) -> int:
+        asked, load = self._asked, self._load
+        if asked.is_idle and backlog <= 0.0 and asked.is_nothing(max(load.upper), end - start):
+            return 0
+        if asked.prices is None:
+            number = smallest(asked.most, backlog, start, end, load, asked.service, asked.wanted)
+        else:
+            if self._forecast is None:
+                demand = Distribution.certain(load.middle_at(end))
+            else:
+                demand = rate_ahead(self._forecast, asked.frame.now, load, end)
+            number = least_cost_of_queue(
+                asked.most, backlog, start, end, load, demand, asked.service, asked.wanted, asked.prices
+            )
+        return max(asked.fewest, number)
+
+
+class ServiceAnswer:
+    """What a service needs: it cannot wait, so the largest minute of a time counts."""
+
+    def __init__(self, asked: Asked, rate: float, forecast: Forecast | None = None, factor: float = 1.0) -> None:
+        self._asked, self._rate, self._forecast, self._factor = asked, rate, forecast, factor
+        self.counts_cost = asked.prices is not None and forecast is not None
+
+    def out(self) -> int:
+        return self._fewest(self._asked.frame.lead, self._asked.frame.end)
+
+    def stay(self) -> int:
+        return self._fewest(0.0, self._asked.frame.keep)
+
+    def at_end(self) -> tuple[float, float]:
+        frame = self._asked.frame
+        if self._forecast is None:
+            return self._rate, self._rate
+        return self._rate, self._upper(self._peaks(frame.lead, frame.end))
+
+    def _peaks(self, start: float, end: float) -> dict[float, float]:
+        if self._forecast is None:
+            return {0.5: self._rate}
+        return peak_ahead(self._forecast, self._asked.frame.now, start, end, self._factor)
+
+    def _upper(self, peaks: dict[float, float]) -> float:
+        upper = at_quantile(peaks, self._asked.objective)
+        return self._rate if upper is None else upper
+
+    def _fewest(self, start: float, end: float) -> int:
+        asked, capacity = self._asked, self._asked.service.rate
+        peaks = self._peaks(start, end)
+        upper = self._upper(peaks)
+        if asked.is_nothing(upper, end - start):
+            return 0
+        number = math.ceil(upper / capacity - 1e-9)
+        if self._forecast is not None and (asked.prices is not None or asked.shortage is not None):
+            demand = Distribution.from_quantiles(peaks) or Distribution.certain(self._rate)
+            if asked.prices is not None:
+                number = least_cost(demand, capacity, asked.prices, asked.most)
+            elif asked.shortage is not None:
+                number = least_risk(demand, capacity, asked.shortage, asked.most)
+        return max(asked.fewest, number)

@@ -1,0 +1,62 @@
+"""What all demands of a workload share: the times that a decision looks at, what is there, what it costs. Pure."""
+
+from dataclasses import dataclass
+
+from controllers.domain import Replicas
+from controllers.scale.economics import Prices, keep_seconds
+from controllers.scale.queueing import Supply
+from controllers.scale.state import LeadTime, Rules, State
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """Times in seconds from now.
+
+    The window is [lead, lead + window): until the next decision's replicas are there, so an interval later, on data as
+    late as this, an interval for the loop, and the spread of the lead time. Capacity is kept for [0, keep).
+    """
+
+    now: float
+    lead: float
+    lead_median: float
+    window: float
+    keep: float
+    drain: float  # late work is drained over at least so long
+    replicas: Replicas  # without those that stand in for a replacement
+    state: State
+    rules: Rules
+    prices: Prices | None
+
+    @classmethod
+    def of(cls, state: State, rules: Rules, replicas: Replicas) -> "Frame":
+        known = state.lead_time or LeadTime(rules.lead_time_seconds, rules.lead_time_seconds)
+        delay = max(0.0, state.now - state.demand.at) if state.demand else rules.interval_seconds
+        start = state.start_seconds if state.start_seconds is not None else rules.start_seconds
+        prices = None
+        if rules.price_per_replica_hour is not None and rules.price_per_late_job is not None:
+            prices = Prices(rules.price_per_replica_hour, rules.price_per_late_job)
+        return cls(
+            now=state.now,
+            lead=known.high,
+            lead_median=known.median,
+            window=2 * rules.interval_seconds
+            + min(delay, rules.data_age_limit_seconds)
+            + max(0.0, known.high - known.median),
+            keep=keep_seconds(known.high, start, rules.minimum_run_seconds),
+            drain=known.high + rules.minimum_run_seconds,
+            replicas=replicas,
+            state=state,
+            rules=rules,
+            prices=prices,
+        )
+
+    @property
+    def end(self) -> float:
+        return self.lead + self.window
+
+    @property
+    def supply(self) -> Supply:
+        return Supply(
+            self.replicas.ready,
+            tuple((max(0.0, self.lead_median - p.age_seconds), p.count) for p in self.replicas.pending),
+        )
