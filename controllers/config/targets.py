@@ -69,7 +69,7 @@ class KubernetesTarget(Cluster):
     generic: KubernetesObject | None = None
     timeout_seconds: Annotated[Number, Field(gt=0, le=60)] = 10.0  # for reading, and again for setting
     beside: Literal["floor", "refuse"] = "floor"
-    floor_seconds: Annotated[Number, Field(ge=10, le=86400)] = 600.0
+    floor_seconds: Annotated[Number, Field(ge=60, le=86400)] = 600.0
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
