@@ -63,7 +63,7 @@ class ProtocolError(Exception):
     """A trace that cannot be scored: what was found."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # known by itself, so that what is learned from it can be kept
 class Setting:
     """What is the same for all policies.
 
