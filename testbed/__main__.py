@@ -14,6 +14,7 @@ nothing is installed, no service starts, no root is needed. `make demo` and `mak
   fetch      fetch them unless they are there (70 MB, about half a minute), and print their folder
   services   the same for what only tests and benchmarks of the exporters need: PostgreSQL, RabbitMQ, HAProxy, nginx,
              Debian's exporters for Prometheus (140 MB)
+  docker     the same for a Docker daemon of one's own, which only root can start (80 MB)
   where      print the folder of the parts, or say that they are not there yet
   clean      remove all of them
 """
@@ -24,7 +25,7 @@ environment:
 
 Proxies are those of the machine's apt (/etc/apt/apt.conf.d).
 """
-COMMANDS = ("fetch", "services", "where", "clean")
+COMMANDS = ("fetch", "services", "docker", "where", "clean")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(fetch.ensure(_say))
         elif command == "services":
             print(fetch.ensure_services(_say))
+        elif command == "docker":
+            print(fetch.ensure_docker(_say))
         elif command == "clean":
             removed = fetch.clean()
             print(f"removed {removed} from {fetch.cache_folder()}" if removed else f"nothing in {fetch.cache_folder()}")

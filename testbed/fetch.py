@@ -66,6 +66,12 @@ SERVICE_PROGRAMS = (
     "usr/bin/prometheus-redis-exporter",
     "usr/bin/prometheus-postgres-exporter",
 )
+# The third tree: a Docker daemon of one's own, and the program that its containers run.
+DOCKER_PACKAGES = ("docker.io", "busybox-static")
+DOCKER_GOES_WITHOUT = re.compile(
+    "iptables|libip4tc|libip6tc|libnetfilter|libnfnetlink|libnftnl|libxtables|netbase|tini"
+)
+DOCKER_PROGRAMS = ("usr/sbin/dockerd", "usr/bin/containerd", "usr/*bin/runc", "*bin/busybox")
 RECIPE = 1  # one more whenever what is done to the packages changes, so that caches are made anew
 ROOM_BYTES = 700_000_000  # lists, archives and the unpacked tree at their largest
 
@@ -87,6 +93,13 @@ def ensure_services(progress: Callable[[str], None] = print) -> Path:
     host = read_host()
     tree = services_folder() / services_tree_name(host)
     return _ensure(tree, lambda tree: fetch_services(host, tree, progress), progress)
+
+
+def ensure_docker(progress: Callable[[str], None] = print) -> Path:
+    """The root of the third tree, as `ensure()` is of the first: a Docker daemon (`testbed.docker` starts it)."""
+    host = read_host()
+    tree = cache_folder() / docker_tree_name(host)
+    return _ensure(tree, lambda tree: fetch_docker(host, tree, progress), progress)
 
 
 def _ensure(tree: Path, make: Callable[[Path], None], progress: Callable[[str], None]) -> Path:
@@ -117,7 +130,9 @@ def clean() -> int:
     for cache in {cache_folder(), services_folder()}:
         if cache.is_dir():
             with locked(cache, print):
-                trees = [*cache.glob("parts-*"), *cache.glob("services-*"), *cache.glob("building-*")]
+                trees = [
+                    tree for kind in ("parts", "services", "docker", "building") for tree in cache.glob(f"{kind}-*")
+                ]
                 for tree in trees:
                     shutil.rmtree(tree)
                 removed += len(trees)
@@ -161,6 +176,12 @@ def services_tree_name(host: Host) -> str:
     """The second tree's folder."""
     lists = repr((host, platform.machine(), SERVICE_PACKAGES, SERVICES_GO_WITHOUT.pattern, RECIPE))
     return f"services-{host.codename}-{hashlib.sha256(lists.encode()).hexdigest()[:12]}"
+
+
+def docker_tree_name(host: Host) -> str:
+    """The third tree's folder."""
+    lists = repr((host, platform.machine(), DOCKER_PACKAGES, DOCKER_GOES_WITHOUT.pattern, RECIPE))
+    return f"docker-{host.codename}-{hashlib.sha256(lists.encode()).hexdigest()[:12]}"
 
 
 def make_cache(cache: Path) -> None:
@@ -244,6 +265,22 @@ def fetch_services(host: Host, tree: Path, progress: Callable[[str], None]) -> N
         if missing:
             raise FetchError(f"the packages hold no {', '.join(missing)}: their lists in {__file__} need a look")
     progress(f"testbed: services ready after {time.monotonic() - started:.0f} s")
+
+
+def fetch_docker(host: Host, tree: Path, progress: Callable[[str], None]) -> None:
+    """Fetch and unpack the third tree, in the same way."""
+    started = time.monotonic()
+    progress(f"testbed: fetching a Docker daemon into {tree.parent} (80 MB), only this once")
+    with _building(tree) as root:
+        own, _ = _apt_of_host(host, root.parent / "own")
+        archives = own.download_with_dependencies(*DOCKER_PACKAGES)
+        unpack([archive for archive in archives if not DOCKER_GOES_WITHOUT.match(archive.name)], root)
+        for folder in ("doc", "man", "locale", "lintian"):
+            shutil.rmtree(root / "usr/share" / folder, ignore_errors=True)
+        missing = [pattern for pattern in DOCKER_PROGRAMS if not any(root.glob(pattern))]
+        if missing:
+            raise FetchError(f"the packages hold no {', '.join(missing)}: their lists in {__file__} need a look")
+    progress(f"testbed: Docker ready after {time.monotonic() - started:.0f} s")
 
 
 @contextlib.contextmanager
