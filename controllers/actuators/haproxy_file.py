@@ -122,7 +122,8 @@ def write(path: Path, text: str) -> None:
     fresh = path.with_name(f".{path.name}.tidewise-new")  # hidden: HAProxy leaves it out when it reads a folder
     try:
         before = path.stat()
-        with fresh.open("w", encoding="utf-8") as file:
+        fresh.unlink(missing_ok=True)
+        with fresh.open("x", encoding="utf-8") as file:
             os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
             if os.geteuid() == 0:
                 os.fchown(file.fileno(), before.st_uid, before.st_gid)
