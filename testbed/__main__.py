@@ -14,7 +14,7 @@ nothing is installed, no service starts, no root is needed. `make demo` and `mak
   fetch      fetch them unless they are there (70 MB, about half a minute), and print their folder
   services   the same for what only tests and benchmarks of the exporters need: PostgreSQL, RabbitMQ, HAProxy, nginx,
              Debian's exporters for Prometheus (140 MB)
-  docker     the same for a Docker daemon of one's own, which only root can start (80 MB)
+  docker     the same for a Docker daemon of one's own, which only root can start (60 MB)
   where      print the folder of the parts, or say that they are not there yet
   clean      remove all of them
 """

@@ -5,12 +5,14 @@ mounts nobody else sees, and when it is killed all its containers go with it. Th
 there is no registry in this.
 """
 
+import contextlib
 import io
 import os
 import shutil
 import signal
 import socket
 import tarfile
+import time
 from pathlib import Path
 
 from testbed.fetch import environment
@@ -68,11 +70,30 @@ class Docker(Part):
             "bridge": "none",  # a network that is made is a bridge all the same, without a way out
             "iptables": "false",
             "ip6tables": "false",
+            "cgroup-parent": f"/{self._cgroup}",
         }
         flags = " ".join(f"--{name}={value}" for name, value in options.items())
         inside = f"mount -t tmpfs tmpfs /run && exec dockerd {flags}"
         namespaces = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
         return ["unshare", *namespaces, "sh", "-c", inside]
+
+    @property
+    def _cgroup(self) -> str:
+        return f"tidewise-{os.getpid()}-{self.folder.name}"
+
+    def kill(self) -> None:
+        """End it and its containers at once; their control groups, which outlive them, go too."""
+        super().kill()
+        tops = Path("/sys/fs/cgroup")
+        deadline = time.monotonic() + 2.0
+        while groups := [*tops.glob(f"*/{self._cgroup}"), *tops.glob(self._cgroup)]:
+            for group in groups:
+                for folder, _, _ in os.walk(group, topdown=False):
+                    with contextlib.suppress(OSError):  # a process in it is not quite gone
+                        Path(folder).rmdir()
+            if time.monotonic() > deadline:
+                return  # an empty group harms nobody
+            time.sleep(0.01)
 
     def environment(self) -> dict[str, str]:
         path = f"{self.root}/usr/sbin:{self.root}/usr/bin:{self.root}/sbin:{os.environ.get('PATH', os.defpath)}"

@@ -270,7 +270,7 @@ def fetch_services(host: Host, tree: Path, progress: Callable[[str], None]) -> N
 def fetch_docker(host: Host, tree: Path, progress: Callable[[str], None]) -> None:
     """Fetch and unpack the third tree, in the same way."""
     started = time.monotonic()
-    progress(f"testbed: fetching a Docker daemon into {tree.parent} (80 MB), only this once")
+    progress(f"testbed: fetching a Docker daemon into {tree.parent} (60 MB), only this once")
     with _building(tree) as root:
         own, _ = _apt_of_host(host, root.parent / "own")
         archives = own.download_with_dependencies(*DOCKER_PACKAGES)
