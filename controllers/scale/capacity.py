@@ -23,18 +23,19 @@ KEPT_SECONDS = 3600.0  # … and how old they may be
 SPACING_SECONDS = 60.0  # between two service times that are kept: each is a mean of five minutes
 MOST_CHANGE = 4.0  # of one service time, relative to the one in force
 STILL = 0.05  # a smaller difference changes nothing: the number of replicas must not follow noise
-SETTLE_SECONDS = 75.0  # after a change of replicas: throughput is a rate over a minute
+SETTLE_SECONDS = 180.0  # after a change of replicas: throughput is a rate over a minute, and is judged every two
 SAMPLES = 40  # of capacity, the newest
 FEWEST, FEWEST_DOWN = 5, 40  # before more, or less, than was configured is believed
 WAITING = 2.0  # times what replicas have in hand: from then on work waits for sure
 
-WINDOW_SECONDS = 300.0  # of throughput at one number of replicas
-LEVEL_SECONDS = 120.0  # of it that are needed
-LEVELS = 12
-LEVEL_KEPT_SECONDS = 1800.0
+PERIOD_SECONDS = 120.0  # of which replicas and throughput are compared with those of earlier ones
+PERIODS = 15
+MORE = 1.25  # times the replicas: fewer more would drown in noise
 GROWTH = 0.2  # of what as many more replicas should bring: with less they bring nothing
 LIFTED = 1.2  # times the throughput when it was found to be bound
 HOLD_SECONDS, MOST_HOLD_SECONDS = 600.0, 7200.0  # until more replicas are tried again: doubling
+TRY = 1.5  # times the replicas
+TRY_SECONDS = 600.0  # for them to start and to be judged
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +60,25 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """Throughput while so many replicas worked: (time, items/s, whether work waited), oldest first."""
+class Period:
+    """Two minutes: replicas that worked in the mean, median throughput, and whether work waited all the time."""
 
-    replicas: int
-    samples: tuple[tuple[float, float, bool], ...]
-
-    @property
-    def seconds(self) -> float:
-        return self.samples[-1][0] - self.samples[0][0]
-
-    @property
-    def throughput(self) -> float:
-        return statistics.median([rate for _, rate, _ in self.samples])
+    replicas: float
+    throughput: float
+    waits: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """More than `replicas` bring no more than `throughput`. None: it is not known (after a restart). Until `until`."""
+    """More than `replicas` bring no more than `throughput`. None: it is not known (after a restart). Until `until`.
+
+    `tried`: half as many more are let go ahead, to see whether that still holds.
+    """
 
     replicas: int
     throughput: float | None
     until: float
+    tried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +92,12 @@ class Learned:
     capacities: tuple[float, ...] = ()  # items/s a replica while work waited
     in_hand: tuple[tuple[float, float], ...] = ()  # (items, items/s) while none waited
     concurrencies: tuple[float, ...] = ()
-    levels: tuple[Level, ...] = ()
+    samples: tuple[tuple[float, int, float, bool], ...] = ()  # of the period under way: time, ready, items/s, waits
+    periods: tuple[Period, ...] = ()  # oldest first
     hold_seconds: float = HOLD_SECONDS  # of the next bound
     ready: int | None = None
     steady_since: float = -math.inf
+    fewer_since: float = -math.inf
 
 
 def recalled(service_seconds: float | None, concurrency: float | None, bound: int | None, now: float) -> Learned:
@@ -116,16 +116,16 @@ def learn(known: Learned, seen: Seen, concurrency: int) -> Learned:
     if seen.ready is None:
         return known
     if seen.ready != known.ready:
-        known = replace(known, ready=seen.ready, steady_since=seen.at)
+        fewer_since = seen.at if known.ready is not None and seen.ready < known.ready else known.fewer_since
+        known = replace(known, ready=seen.ready, steady_since=seen.at, fewer_since=fewer_since)
     if seen.shared or seen.throughput is None or seen.backlog is None or seen.ready < 1:
         return known
-    settled = seen.at - known.steady_since >= SETTLE_SECONDS
     in_hand = seen.ready * max(concurrency, known.concurrency or 0.0)
     waits = seen.backlog >= WAITING * in_hand
-    if settled:
-        known = replace(known, levels=_levels(known.levels, seen.ready, seen.at, seen.throughput, waits))
-    known = _bound(known, seen.at, seen.ready, clear=seen.backlog <= in_hand)
-    if not settled or known.bound is not None:
+    known = _bound(_sampled(known, (seen.at, seen.ready, seen.throughput, waits)), seen.at)
+    if seen.backlog <= in_hand:
+        known = replace(known, bound=None, hold_seconds=HOLD_SECONDS)
+    if known.bound is not None or seen.throughput <= 0:
         return known
     return _counted(known, seen, seen.ready, seen.throughput, seen.backlog, waits, concurrency)
 
@@ -158,17 +158,15 @@ def _counted(
     known: Learned, seen: Seen, ready: int, throughput: float, backlog: float, waits: bool, concurrency: int
 ) -> Learned:
     """What throughput tells of capacity: all of it while work waits, the service time while none does."""
-    if throughput <= 0:
-        return known
+    # until it could be judged whether this many are bound, what they do may be what something behind them lets through
+    settled = seen.at - known.steady_since >= SETTLE_SECONDS
     if seen.service_seconds is not None:
-        if not waits:
-            return known
-        found = _last((*known.concurrencies, throughput * (known.service_seconds or seen.service_seconds) / ready))
-        high = sorted(found)[int(0.75 * (len(found) - 1))]
-        believed = len(found) >= (FEWEST if high > concurrency else FEWEST_DOWN)
-        if not believed or abs(high - concurrency) <= 0.1 * concurrency:
-            return replace(known, concurrencies=found)
-        return replace(known, concurrencies=found, concurrency=_still(known.concurrency, high))
+        at_once = throughput * seen.service_seconds / ready
+        # it never comes out too high while replicas grow; while they shrink it would
+        counts = settled or (at_once > concurrency and seen.at - known.fewer_since >= SETTLE_SECONDS)
+        return _at_once(known, at_once, concurrency) if waits and counts else known
+    if not settled:
+        return known
     if waits:
         capacities = _last((*known.capacities, throughput / ready))
         known = replace(known, capacities=capacities)
@@ -185,6 +183,19 @@ def _counted(
     return _served_by(known, work / sum(rate for _, rate in in_hand))
 
 
+def _at_once(known: Learned, at_once: float, concurrency: int) -> Learned:
+    """Concurrency after one more sample of it."""
+    found = _last((*known.concurrencies, at_once))
+    known = replace(known, concurrencies=found)
+    # a replica that works has at least one piece in hand; less comes of something else that keeps it waiting
+    high = max(1.0, sorted(found)[int(0.75 * (len(found) - 1))])
+    if len(found) < (FEWEST if high > concurrency else FEWEST_DOWN):
+        return known
+    if abs(high - concurrency) <= 0.1 * concurrency:
+        return replace(known, concurrency=None) if known.concurrency is not None else known
+    return replace(known, concurrency=_still(known.concurrency, high))
+
+
 def _served_by(known: Learned, seconds: float) -> Learned:
     return replace(known, service_seconds=_still(known.service_seconds, seconds))
 
@@ -197,36 +208,36 @@ def _last(samples: Sequence[float]) -> tuple[float, ...]:
     return tuple(samples[-SAMPLES:])
 
 
-def _levels(levels: Sequence[Level], ready: int, at: float, throughput: float, waits: bool) -> tuple[Level, ...]:
-    """With one more sample of the present number of replicas, which comes last."""
-    before = next((level.samples for level in levels if level.replicas == ready), ())
-    samples = tuple(one for one in before if 0 <= at - one[0] <= WINDOW_SECONDS)
-    others = [
-        level for level in levels if level.replicas != ready and 0 <= at - level.samples[-1][0] <= LEVEL_KEPT_SECONDS
-    ]
-    return (*others[-LEVELS + 1 :], Level(ready, (*samples, (at, throughput, waits))))
+def _sampled(known: Learned, sample: tuple[float, int, float, bool]) -> Learned:
+    """With one more sample, and one more period where it is whole. A gap, or a clock set back, begins anew."""
+    at = sample[0]
+    samples = known.samples
+    if samples and not 0 <= at - samples[-1][0] <= PERIOD_SECONDS / 2:
+        return replace(known, samples=(sample,), periods=())
+    if not samples or at - samples[0][0] < PERIOD_SECONDS:
+        return replace(known, samples=(*samples, sample))
+    period = Period(
+        statistics.fmean([ready for _, ready, _, _ in samples]),
+        statistics.median([rate for _, _, rate, _ in samples]),
+        all(waits for _, _, _, waits in samples),
+    )
+    return replace(known, samples=(sample,), periods=(*known.periods, period)[-PERIODS:])
 
 
-def _bound(known: Learned, now: float, ready: int, *, clear: bool) -> Learned:
+def _bound(known: Learned, now: float) -> Learned:
     """The bound after one more look: found, held, lifted, or to be tried again."""
-    if clear:
-        return replace(known, bound=None, hold_seconds=HOLD_SECONDS)
-    bound = known.bound
-    present = known.levels[-1] if known.levels and known.levels[-1].replicas == ready else None
+    bound, present = known.bound, known.periods[-1] if known.periods else None
     if bound is not None:
-        rose = (
-            present is not None
-            and bound.throughput is not None
-            and len(present.samples) >= FEWEST
-            and statistics.median([rate for _, rate, _ in present.samples[-FEWEST:]]) > LIFTED * bound.throughput
-        )
-        if rose:
+        if present and bound.throughput is not None and present.throughput > LIFTED * bound.throughput:
             return replace(known, bound=None, hold_seconds=HOLD_SECONDS)
-        return replace(known, bound=None) if now >= bound.until else known
-    if present is None or present.samples[-1][0] != now:
-        return known
-    found = bound_of(known.levels[:-1], present)
-    if found is None:
+        if now >= bound.until:
+            again = None if bound.tried else _tried(bound, known.ready or 0, now)
+            # what comes is compared with the present, not with what was known before
+            return replace(known, bound=again, periods=known.periods[-1:])
+        if not bound.tried:
+            return known
+    found = bound_of(known.periods[:-1], present) if present else None
+    if found is None or present is None:
         return known
     return replace(
         known,
@@ -238,21 +249,22 @@ def _bound(known: Learned, now: float, ready: int, *, clear: bool) -> Learned:
     )
 
 
-def bound_of(before: Sequence[Level], present: Level) -> int | None:
+def _tried(bound: Bound, ready: int, now: float) -> Bound:
+    return replace(bound, replicas=math.ceil(TRY * max(bound.replicas, ready)), until=now + TRY_SECONDS, tried=True)
+
+
+def bound_of(before: Sequence[Period], present: Period) -> int | None:
     """The fewest replicas that give the present throughput, where fewer gave nearly as much; None: more bring more.
 
-    Work waited all the time at the present number. At a smaller one it need not: that it did so much is enough.
+    Work waits all the time at present. Before, it need not have: that fewer did so much is enough.
     """
-    if present.seconds < LEVEL_SECONDS or not all(waits for _, _, waits in present.samples):
+    if not present.waits:
         return None
-    now = present.throughput
     found = []
-    for level in before:
-        if level.replicas >= present.replicas or level.seconds < LEVEL_SECONDS / 2 or level.throughput <= 0:
+    for one in before:
+        if one.throughput <= 0 or one.replicas <= 0 or present.replicas < MORE * one.replicas:
             continue
-        if now / level.throughput - 1 < GROWTH * (present.replicas / level.replicas - 1):
+        if present.throughput / one.throughput - 1 < GROWTH * (present.replicas / one.replicas - 1):
             # as many as would have done, had each gone on to bring as much
-            enough = math.ceil(level.replicas * now / level.throughput - 1e-9)
-            found.append(max(level.replicas, enough))
-    fewest = min(found, default=present.replicas)
-    return fewest if fewest < present.replicas else None
+            found.append(max(one.replicas, one.replicas * present.throughput / one.throughput))
+    return math.ceil(min(found) - 1e-9) if found else None
