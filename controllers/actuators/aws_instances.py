@@ -30,7 +30,7 @@ from controllers.actuators.aws_facts import (
     victims_of,
     work_in_hand,
 )
-from controllers.actuators.interface import Actuator, ActuatorError, NoCapacityError, NoGrowthError, PermanentError
+from controllers.actuators.interface import Actuator, ActuatorError, NoCapacityError, NoGrowthError
 from controllers.config.aws import AwsInstances, AwsTarget
 from controllers.domain import Replicas
 
@@ -96,7 +96,7 @@ class _Fleet:
 
     def read_replicas(self, seconds: float) -> Replicas:
         instances = self._look(self._until(seconds))
-        self._looked = (time.monotonic(), instances)
+        self._looked = (self._clock(), instances)
         replicas = [i for i in instances if i.is_replica]
         leaving = sum(i.is_alive and i.stage in LEAVING for i in instances)
         starting = sum(not i.is_ready or i.stage is Stage.STARTING for i in replicas)
@@ -112,7 +112,7 @@ class _Fleet:
     ) -> None:
         until = self._until(seconds)
         looked, self._looked = self._looked, None
-        fresh = looked is not None and time.monotonic() - looked[0] < LOOK_LASTS_SECONDS
+        fresh = looked is not None and abs(self._clock() - looked[0]) < LOOK_LASTS_SECONDS
         instances = looked[1] if looked is not None and fresh else self._look(until)
         problems: list[ActuatorError] = []
         instances = self._judge(instances, problems, until)
@@ -143,14 +143,9 @@ class _Fleet:
         running = [i.id for i in shown if i.state == "running"]
         if not running:
             return instances
-        checks = self._account.pages(
-            until,
-            "ec2",
-            "describe_instance_status",
-            "InstanceStatuses",
-            Filters=[{"Name": "instance-status.status", "Values": ["impaired"]}],
-        )
-        impaired = {check["InstanceId"] for check in checks}
+        wanted = {"Name": "instance-status.status", "Values": ["impaired"]}
+        checks = self._account.pages(until, "ec2", "describe_instance_status", "InstanceStatuses", Filters=[wanted])
+        impaired = {check["InstanceId"] for check in checks if check["InstanceStatus"]["Status"] == "impaired"}
         return [replace(i, impaired=i.id in impaired) for i in instances]
 
     def _judge(self, instances: list[Instance], problems: list[ActuatorError], until: float) -> list[Instance]:
