@@ -1,0 +1,186 @@
+"""`tidewise promote`: the proof in figures, what speaks against it, and exactly one word changed."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from controllers.__main__ import main
+from controllers.config import load
+from controllers.domain import Mode, Reason, Sample
+from controllers.scale.evidence import evidence
+from controllers.scale.moments import zone_of
+from controllers.scale.promote import told
+from controllers.scale.records import Record, Records
+from controllers.scale.state import Decision, Rules, State
+from testbed.parts import Prometheus
+
+NOW = 1_790_000_000.0
+RULES = Rules(
+    "default/video", True, 0, 20, 5.0, 0.95, 1, None, 60.0, 60.0, 300.0, None, 4, 15.0, 120.0, Mode.SHADOW
+)  # fmt: skip
+
+
+def record(at: float, ran: int, needed: int, desired: int | None = None, ready: int | None = None) -> Record:
+    wanted = needed if desired is None else desired
+    decision = Decision(
+        "default/video", at, wanted, ran, ran if ready is None else ready, needed, needed, None, (Reason.REACTIVE,),
+        lead_seconds=120.0,
+    )  # fmt: skip
+    return Record(State(now=at, demand=Sample(1.0, at)), RULES, decision, Reason.SHADOW)
+
+
+def test_hours_and_time_short_are_counted_for_what_ran_and_for_acting() -> None:
+    found = evidence(
+        [
+            record(NOW, ran=4, needed=2),
+            record(NOW + 600, ran=4, needed=6),
+            record(NOW + 1200, ran=4, needed=6),
+            record(NOW + 1800, ran=6, needed=2),
+        ],
+        NOW + 2400,
+        1000.0,
+    )
+    assert found is not None
+    assert (found.since, found.until, found.unknown_seconds) == (NOW, NOW + 2400, 0.0)
+    assert found.ran.replica_hours == pytest.approx((4 + 4 + 4 + 6) / 6)
+    assert found.act.replica_hours == pytest.approx((2 + 6 + 6 + 2) / 6)
+    assert found.ran.short_seconds == 1200
+    assert found.act.short_seconds == 120, "a lead time after it was asked for it is there"
+    assert (found.ran.changes, found.act.changes) == (1, 2)
+
+
+def test_what_was_not_decided_or_not_known_is_unknown_and_counts_for_neither() -> None:
+    blind = record(NOW + 600, 4, 4)
+    blind = replace(blind, decision=replace(blind.decision, desired=None, current=None, recommended=None))
+    found = evidence([record(NOW, 4, 4), blind, record(NOW + 7200, 4, 4)], NOW + 7800, 1000.0)
+    assert found is not None
+    assert found.unknown_seconds == 6600
+    assert found.ran.replica_hours == pytest.approx(4 * 1200 / 3600)
+
+
+def test_a_decision_below_the_need_is_short_for_all_of_it() -> None:
+    found = evidence([record(NOW, 4, 6, desired=5), record(NOW + 600, 4, 4)], NOW + 600, 1000.0)
+    assert found is not None
+    assert found.act.short_seconds == 600
+    assert evidence([record(NOW, 4, 4)], NOW + 60, 1000.0) is None
+
+
+def configuration(folder: Path, url: str = "http://127.0.0.1:9", **changes: Any) -> Path:
+    workload = {
+        "name": "video",
+        "demand": {"queue": "jobs"},
+        "target": {"command": {"get": ["echo", "4"], "set": ["true", "{replicas}"]}},
+        "replicas": {"min": 0, "max": 20},
+        "price": {"per_replica_hour": "12 KRW"},
+        **changes,
+    }
+    path = folder / "tidewise.yaml"
+    path.write_text(
+        "# ours\n"
+        + yaml.safe_dump(
+            {
+                "prometheus": {"url": url},
+                "workloads": [workload],
+                "scale": {"records": str(folder / "decisions")},
+            }
+        )
+    )
+    return path
+
+
+def run(path: Path, *words: str) -> int:
+    return main(["promote", *words, "--config", str(path)])
+
+
+def test_the_table(tmp_path: Path) -> None:
+    config = load(configuration(tmp_path, time_zone="Asia/Seoul"))
+    records = [record(NOW + 600 * n, ran=4, needed=6 if n >= 30 else 2) for n in range(60)]
+    found = evidence(records, NOW + 36_000, 1000.0)
+    assert found is not None
+    assert "\n".join(told(found, config.workloads[0], zone_of(config.workloads[0], config))) == (
+        "default/video, 2026-09-21 23:13:20 KST to 2026-09-22 09:13:20 KST, from its decisions\n"
+        "                           what ran   acting\n"
+        "  replica-hours                40.0     40.0\n"
+        "  they cost                 480 KRW  480 KRW\n"
+        "  fewer ready than needed   300 min    2 min\n"
+        "    share of the time       50.00 %   0.33 %\n"
+        "  changes                         0        1\n"
+        "  an estimate: in shadow each decision starts from the replicas that somebody else has set"
+    )
+
+
+def test_what_cannot_act_yet_is_not_promoted_unless_somebody_insists(tmp_path: Path, capsys: Any) -> None:
+    target = {"command": {"get": ["false"], "set": ["true", "{replicas}"]}}
+    path = configuration(tmp_path, target=target)
+    before = path.read_bytes()
+    assert run(path, "video", "--write") == 1
+    said = capsys.readouterr()
+    assert f"what acting would have come to is not known: {tmp_path}/decisions: no such folder" in said.out
+    assert "  NOT YET  http://127.0.0.1:9 tells nothing (unreachable" in said.out
+    assert "  NOT YET  the target cannot be read: " in said.out
+    assert said.err == "default/video: not yet; mend what stands above, or add --anyway\n"
+    assert path.read_bytes() == before
+    assert run(path, "video", "--anyway") == 0
+    assert "+  mode: act\n" in capsys.readouterr().out
+    assert path.read_bytes() == before, "without --write the change is only shown"
+
+
+def test_back_to_shadow_needs_no_proof_and_keeps_permissions_and_comments(tmp_path: Path, capsys: Any) -> None:
+    path = configuration(tmp_path, mode="act")
+    path.chmod(0o640)
+    link = tmp_path / "link.yaml"
+    link.symlink_to(path)
+    assert main(["promote", "video", "--to", "shadow", "--write", "--config", str(link)]) == 0
+    assert path.read_text().startswith("# ours\n")
+    assert load(path).workloads[0].mode is Mode.SHADOW
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert link.is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["link.yaml", "tidewise.yaml"]
+    assert "restart `tidewise scale`" in capsys.readouterr().out
+    assert run(path, "video", "--to", "shadow") == 0
+    assert capsys.readouterr().out == "default/video: its mode is shadow already\n"
+
+
+def test_a_workload_that_is_not_there(tmp_path: Path, capsys: Any) -> None:
+    path = configuration(tmp_path)
+    assert run(path, "vidoe") == 2
+    assert capsys.readouterr().err == f"{path}: no workload 'vidoe'; did you mean 'video'?\n"
+
+
+@pytest.mark.real
+def test_what_can_act_is_promoted_by_one_word(
+    tmp_path: Path, prometheus_factory: Callable[..., Prometheus], capsys: Any
+) -> None:
+    import time
+
+    given = {"rate1m": "workload:demand:rate1m", "age": "workload:data_age_seconds:max", "back": "workload:backlog:sum"}
+    rules = [{"record": name, "expr": "vector(1)", "labels": {"workload": "default/video"}} for name in given.values()]
+    (tmp_path / "given.yml").write_text(yaml.safe_dump({"groups": [{"name": "given", "rules": rules}]}))
+    (tmp_path / "prometheus.yml").write_text(
+        yaml.safe_dump({"global": {"evaluation_interval": "1s"}, "rule_files": [str(tmp_path / "given.yml")]})
+    )
+    server = prometheus_factory(tmp_path / "prometheus.yml")
+    path = configuration(tmp_path, server.url)
+    records = Records(tmp_path / "decisions", 0)
+    now = time.time()
+    for number in range(200, 0, -1):
+        records.write(record(now - 600 * number + 300, ran=4, needed=2))
+    deadline = time.monotonic() + 30
+    while run(path, "video", "--write") != 0:
+        said = capsys.readouterr()
+        assert time.monotonic() < deadline, said.out
+        time.sleep(0.3)
+    said = capsys.readouterr()
+    assert f"  ok       {server.url} has what it is decided from" in said.out
+    assert "  ok       the target (command) answers: 4 ready of 4" in said.out
+    assert "  ok       1 d 9 h of decisions are on record" in said.out
+    assert "  mind     scale.token_file: is missing, so nobody could surge or pause it" in said.out
+    assert [line for line in said.out.splitlines() if line.startswith(("+", "-")) and "mode" in line] == [
+        "+  mode: act"
+    ]
+    assert load(path).workloads[0].mode is Mode.ACT
