@@ -5,6 +5,7 @@ from typing import Any
 
 from controllers.actuators.aws import aws_actuator
 from controllers.actuators.command import command_actuator
+from controllers.actuators.docker import docker_actuator
 from controllers.actuators.haproxy import haproxy_actuator
 from controllers.actuators.interface import Actuator, ActuatorError
 from controllers.actuators.kubernetes import kubernetes_actuator
@@ -13,6 +14,7 @@ from controllers.actuators.several import several_actuator
 ACTUATORS: dict[str, Callable[[Any], Actuator]] = {
     "aws": aws_actuator,
     "command": command_actuator,
+    "docker": docker_actuator,
     "haproxy": haproxy_actuator,
     "kubernetes": kubernetes_actuator,
     "several": several_actuator,

@@ -56,8 +56,8 @@ class Actuator:
     `apply(replicas, seconds, victims, in_hand)`: an absolute number; telling the same number again changes nothing.
     `is_floor`: it is told the floor of the user's own autoscaler, which may have more (a decision of the same number is
     told again, for a floor expires). An actuator that finds out only by looking says so in `Replicas.floor` instead.
-    `expires`: what it was told counts for a while only, and is to end while nothing is known: a decision that merely holds
-    does not tell it again.
+    `expires`: what it was told counts for a while only, and is to end while nothing is known: a decision that merely
+    holds does not tell it again.
     `release(seconds)`: gives up, at an orderly end, what it holds of the target: a floor. None: it holds nothing.
     """
 
