@@ -1,0 +1,343 @@
+"""The scaler's step on scripted readings: what it learns, reads from hours, and makes of targets that refuse."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controllers.actuators.interface import NoCapacityError, PermanentError
+from controllers.config import Config
+from controllers.domain import Replicas
+from controllers.scale.records import read
+from controllers.scale.scaler import Scaler
+from controllers.sources.prometheus import Kind, SourceError
+from tests.controllers.scale.scripted import NAME, NOW, PRESENT, Fleet, ScriptedSource, foreseen, reasons, shown, tick
+
+EXTRA = f"{NAME}/llm"
+Made = tuple[Scaler, ScriptedSource, Fleet]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., Made]:
+    def make(replicas: int = 11, *, fleet: Fleet | None = None, folder: str = "records", **more: Any) -> Made:
+        workload = {
+            "name": "video",
+            "demand": {"queue": "video-jobs"},
+            "target": {"command": {"get": ["true"], "set": ["true", "{replicas}"]}},
+            "replicas": {"min": 1, "max": 20},
+            "slo": {"wait_seconds": 5},
+            "price": {"per_replica_hour": "12 KRW"},
+            "mode": "act",
+        }
+        scale = {"records": str(tmp_path / folder), "record_every_seconds": 0}
+        config = Config.model_validate({"workloads": [workload | more], "scale": scale})
+        source, fleet = ScriptedSource(), fleet or Fleet(replicas)
+        return Scaler(config, source, {NAME: fleet.actuator()}), source, fleet  # type: ignore[arg-type]
+
+    return make
+
+
+def run(scaler: Scaler, source: ScriptedSource, steps: int, since: float = 0.0) -> None:
+    for number in range(steps):
+        source.now = NOW + since + 15 * number
+        scaler.step(tick(since + 15 * number))
+
+
+class TestDoubt:
+    def test_a_source_that_fell_silent_is_told_from_one_that_never_was(self, made: Callable[..., Made]) -> None:
+        one, source, fleet = made()
+        source.values = {"workload:data_age_seconds:max": 75.0}
+        one.step(tick())
+        assert "demand_down" in reasons(one)
+        source.values = {}  # after ten minutes nothing tells any more
+        one.step(tick(600))
+        assert "demand_down" in reasons(one)
+        source.values = PRESENT
+        one.step(tick(615))
+        assert not {"demand_down", "demand_unknown"} & reasons(one)
+        source.values = {}
+        one.step(tick(630))
+        assert "demand_unknown" in reasons(one)
+        assert fleet.told == []
+
+    def test_a_rate_that_is_not_covered_yet_is_no_silence(self, made: Callable[..., Made]) -> None:
+        one, source, _ = made()
+        source.values = {"workload:data_age_seconds:max": 14.0}
+        one.step(tick())
+        assert "demand_unknown" in reasons(one)
+
+    def test_prometheus_gone_is_another_thing_than_a_source_gone(self, made: Callable[..., Made]) -> None:
+        one, source, _ = made()
+        source.values = None
+        one.step(tick())
+        assert "source_down" in reasons(one)
+
+
+class TestFurtherDemands:
+    ALSO = {"also": [{"name": "llm", "queue": "llm-jobs", "slo": {"wait_seconds": 5}, "capacity": {"concurrency": 2}}]}
+
+    def present(self, rate: float) -> dict[str, Any]:
+        of = (("workload", EXTRA),)
+        extra = {
+            "workload:demand:rate1m": rate,
+            "workload:backlog:sum": 3.0,
+            "workload:service_seconds:mean5m": 2.0,
+            "workload:data_age_seconds:max": 3.0,
+        }
+        return {name: {(): PRESENT[name], of: value} for name, value in extra.items()}
+
+    def test_the_one_that_needs_most_counts_and_both_are_published(
+        self, made: Callable[..., Made], tmp_path: Path
+    ) -> None:
+        one, source, fleet = made(**self.ALSO)
+        source.values = self.present(18.0)
+        one.step(tick())
+        assert fleet.told
+        assert fleet.told[-1] >= 18
+        (record,) = read(tmp_path / "records")
+        (signal,) = record.state.more
+        assert signal.demand is not None
+        assert (signal.demand.value, signal.service_seconds) == (18.0, 2.0)
+        assert record.rules.more[0].name == EXTRA
+        assert shown(one, "scale_service_seconds", workload=EXTRA, source="learned") == 2.0
+        assert shown(one, "scale_concurrency", workload=EXTRA, source="configured") == 2.0
+        assert shown(one, "scale_replicas_desired", workload=EXTRA) is None
+
+    def test_a_small_one_changes_nothing(self, made: Callable[..., Made]) -> None:
+        one, source, fleet = made(**self.ALSO)
+        source.values = self.present(1.0)
+        one.step(tick())
+        assert all(number <= 13 for number in fleet.told)
+
+
+def test_the_forecast_of_the_decisions_window_is_read(made: Callable[..., Made], tmp_path: Path) -> None:
+    one, source, _ = made()
+    source.values = PRESENT | foreseen(28.0) | {
+        "workload:forecast_window_peak:quantile": {(("quantile", "0.9"),): 33.0},
+        "workload:forecast_window_begin_seconds:min": 60.0,
+        "workload:forecast_window_end_seconds:max": 90.0,
+    }  # fmt: skip
+    one.step(tick())
+    (record,) = read(tmp_path / "records")
+    assert record.state.forecast is not None
+    window = record.state.forecast.window
+    assert window is not None
+    assert (window.begin_seconds, window.end_seconds, window.peak) == (60.0, 90.0, {0.9: 33.0})
+
+
+def test_a_forecast_is_read_again_only_when_a_new_one_was_made(made: Callable[..., Made]) -> None:
+    one, source, _ = made()
+    source.values = PRESENT | foreseen(28.0)
+    run(one, source, 3)
+    assert source.asked.count("workload:forecast_arrivals:quantile") == 1
+    assert source.asked.count("workload:forecast_made:timestamp") == 3
+    source.values |= {"workload:forecast_made:timestamp": NOW + 20, "workload:forecast_gate:bool": 0.0}
+    one.step(tick(45))
+    assert source.asked.count("workload:forecast_arrivals:quantile") == 2
+    assert "gate_closed" in reasons(one)
+
+
+def test_a_forecast_that_says_one_thing_twice_is_none(made: Callable[..., Made]) -> None:
+    one, source, _ = made()
+    source.values = PRESENT | foreseen(28.0)
+    value = source.values["workload:forecast_demand:value"]
+    twice = {(*key, ("instance", instance)): rate for key, rate in value.items() for instance in "ab"}
+    source.values["workload:forecast_demand:value"] = twice
+    one.step(tick())
+    assert "forecast_missing" in reasons(one)
+
+
+class TestHours:
+    def test_a_floor_of_the_schedule_is_there_when_it_begins(self, made: Callable[..., Made]) -> None:
+        """NOW is 08:00 UTC, a Friday."""
+        schedule = {"schedule": [{"cron": "2 8 * * *", "for": "1h", "min": 15}], "lead_time_seconds": 60}
+        one, source, fleet = made(**schedule)
+        source.values = PRESENT
+        run(one, source, 2)
+        assert max([11, *fleet.told]) < 15
+        run(one, source, 2, since=30)
+        assert fleet.told[-1] == 15
+        assert "schedule_floor" in reasons(one)
+
+    def test_it_is_in_the_workloads_zone(self, made: Callable[..., Made], tmp_path: Path) -> None:
+        one, source, _ = made(schedule=[{"cron": "0 17 * * *", "for": "1h", "min": 15}], time_zone="Asia/Seoul")
+        source.values = PRESENT
+        one.step(tick())
+        (record,) = read(tmp_path / "records")
+        assert record.state.schedule_floor == 15
+
+    def test_cheap_hours_are_told_until_the_deadline(self, made: Callable[..., Made], tmp_path: Path) -> None:
+        price = {
+            "per_replica_hour": "12 KRW",
+            "cheap": [{"cron": "0 10 * * *", "for": "1h", "per_replica_hour": "4 KRW"}],
+        }
+        one, source, _ = made(slo={"deadline": "6h"}, price=price)
+        source.values = PRESENT | {"workload:oldest_age_seconds:max": 7.0}
+        one.step(tick())
+        (record,) = read(tmp_path / "records")
+        assert record.state.cheap == ((NOW + 7200, NOW + 10800),)
+        assert record.state.oldest_age_seconds == 7.0
+        assert record.rules.deadline_seconds == 6 * 3600
+
+
+class TestWorkInHand:
+    IN_HAND = {"in_hand": "sum by (pod) (busy)", "stabilization_window_seconds": 0}
+
+    def test_it_is_read_when_fewer_are_told(self, made: Callable[..., Made]) -> None:
+        one, source, fleet = made(18, **self.IN_HAND)
+        source.values, source.in_hand = PRESENT, {"a": 1.0, "b": 0.0}
+        run(one, source, 8)
+        assert fleet.told
+        assert fleet.in_hand[-1] == {"a": 1.0, "b": 0.0}
+
+    def test_it_is_not_read_when_more_are_told(self, made: Callable[..., Made]) -> None:
+        one, source, fleet = made(4, **self.IN_HAND)
+        source.values, source.in_hand = PRESENT, SourceError(Kind.TIMEOUT, "nobody may ask")
+        one.step(tick())
+        assert fleet.told
+        assert fleet.in_hand == [None]
+
+    def test_where_it_cannot_be_read_the_target_chooses_and_it_is_said(self, made: Callable[..., Made]) -> None:
+        one, source, fleet = made(18, **self.IN_HAND)
+        source.values, source.in_hand = PRESENT, SourceError(Kind.TIMEOUT, "no answer")
+        run(one, source, 8)
+        assert fleet.in_hand
+        assert fleet.in_hand[-1] is None
+
+
+class TestRefusals:
+    def test_one_for_good_is_tried_ever_less_often_and_counted_when_tried(self, made: Callable[..., Made]) -> None:
+        one, source, fleet = made(4)
+        source.values, fleet.error = PRESENT, PermanentError("fleet: forbidden")
+        tried = []
+        for number in range(120):  # half an hour
+            before = fleet.asked
+            source.now = NOW + 15 * number
+            one.step(tick(15 * number))
+            if fleet.asked > before:
+                tried.append(15 * number)
+            else:
+                assert shown(one, "scale_retry_seconds", workload=NAME)
+            assert "action_failed" in reasons(one)
+        assert tried[:5] == [0, 30, 90, 210, 450]
+        assert max(later - earlier for earlier, later in pairwise(tried)) == 300
+        assert shown(one, "scale_actions_total", workload=NAME, result="failure") == len(tried)
+        assert "fleet: forbidden" in one.published.landing()
+        fleet.error = None
+        run(one, source, 21, since=1800)
+        assert fleet.told
+        assert shown(one, "scale_retry_seconds", workload=NAME) is None
+
+    def test_a_target_without_capacity_keeps_what_it_gave_and_is_asked_again_after_a_while(
+        self, made: Callable[..., Made]
+    ) -> None:
+        one, source, fleet = made(4)
+        source.values, fleet.error = PRESENT, NoCapacityError("zone a has no g5.xlarge", told=6)
+        one.step(tick())
+        assert {"no_capacity"} <= reasons(one)
+        fleet.replicas = Replicas(6, 6)
+        one.step(tick(15))
+        assert fleet.asked == 1
+        run(one, source, 8, since=30)
+        assert 2 <= fleet.asked <= 4
+
+    def test_and_told_at_once_where_it_is_to_have_fewer(self, made: Callable[..., Made]) -> None:
+        one, source, fleet = made(4, stabilization_window_seconds=0, minimum_run_seconds=0)
+        source.values, fleet.error = PRESENT, NoCapacityError("no capacity")
+        one.step(tick())
+        fleet.error = None
+        source.values = PRESENT | {"workload:demand:rate1m": 0.1, "workload:backlog:sum": 0.0}
+        one.step(tick(15))
+        assert fleet.told
+        assert fleet.told[-1] < 4
+
+    def test_a_floor_is_told_with_each_decision(self, made: Callable[..., Made]) -> None:
+        fleet = Fleet(13)
+        fleet.is_floor = True
+        one, source, _ = made(fleet=fleet)
+        source.values = PRESENT
+        run(one, source, 3)
+        assert fleet.asked == 3
+        assert "floor_told" in reasons(one)
+
+    def test_what_is_not_finished_is_told_again(self, made: Callable[..., Made]) -> None:
+        one, source, fleet = made(13)
+        source.values = PRESENT
+        one.step(tick())
+        asked = fleet.asked
+        fleet.replicas = replace(fleet.replicas, unfinished=True)
+        one.step(tick(15))
+        assert fleet.asked == asked + 1
+
+
+class TestLearned:
+    def test_each_number_is_published_with_its_source(self, made: Callable[..., Made]) -> None:
+        one, source, _ = made(start_seconds=90, lead_time_seconds=45, minimum_run_seconds=600)
+        source.values = PRESENT
+        one.step(tick())
+        assert shown(one, "scale_service_seconds", workload=NAME, source="learned") == 0.5
+        assert shown(one, "scale_concurrency", workload=NAME, source="configured") == 1
+        assert shown(one, "scale_capacity_per_second", workload=NAME, source="learned") == 2.0
+        assert shown(one, "scale_minimum_billing_seconds", workload=NAME, source="configured") == 600
+        assert shown(one, "scale_start_seconds", workload=NAME, source="configured") == 90
+        assert shown(one, "scale_start_cost", workload=NAME, currency="KRW") == pytest.approx(0.3)
+        assert shown(one, "scale_replicas_bound", workload=NAME) is None
+
+    def test_a_restart_goes_on_from_what_was_published(self, made: Callable[..., Made], tmp_path: Path) -> None:
+        one, source, _ = made()
+        source.values = PRESENT
+        source.lead = {"0.5": 41.0, "0.9": 47.0}
+        source.learned = {
+            "workload:service_seconds:learned": 0.49,
+            "workload:concurrency:learned": 3.0,
+            "workload:replicas:bound": 9.0,
+        }
+        source.past = {"workload:replicas:wanted": [(NOW - 280, 8), (NOW - 40, 11)]}
+        one.step(tick())
+        (record,) = read(tmp_path / "records")
+        state = record.state
+        assert (state.concurrency, state.bound, state.start_seconds) == (3.0, 9, 41.0)
+        assert state.service_seconds == pytest.approx(0.49, abs=0.01)
+        assert [(told.at, told.replicas) for told in state.started] == [(NOW - 280, 8), (NOW - 40, 3)]
+
+
+@pytest.mark.parametrize("at", [3, 7, 12, 20, 33])
+def test_a_restart_in_the_middle_decides_as_if_there_had_been_none(
+    made: Callable[..., Made], tmp_path: Path, at: int
+) -> None:
+    """Demand rises and falls; after `at` steps another process takes over with what the first had published."""
+    demand = [20.0] * 10 + [34.0] * 8 + [20.0] * 12 + [12.0] * 30
+    one, source, fleet = made(folder="one")
+    published: dict[str, list[tuple[float, int]]] = {}
+    twin: Made | None = None
+    for number, rate in enumerate(demand):
+        now = NOW + 15 * number
+        values = PRESENT | {"workload:demand:rate1m": rate}
+        if number == at:
+            copy = Fleet(0)
+            copy.replicas = fleet.replicas
+            twin = made(fleet=copy, folder="two")
+            twin[1].past = {name: [*history] for name, history in published.items()}
+            twin[1].learned = {
+                f"workload:{name}:learned": value
+                for name in ("service_seconds", "concurrency")
+                if (value := shown(one, f"scale_{name}", workload=NAME, source="learned")) is not None
+            }
+        for scaler, script, _ in [(one, source, fleet), *([twin] if twin else [])]:
+            script.values, script.now = values, now
+            scaler.step(tick(15 * number))
+        for record, series in (
+            ("workload:replicas:recommended", "scale_replicas_recommended"),
+            ("workload:replicas:wanted", "scale_replicas_wanted"),
+        ):
+            value = shown(one, series, workload=NAME)
+            if value is not None:
+                published.setdefault(record, []).append((now, round(value)))
+    whole = {record.decision.at: record.decision.desired for record in read(tmp_path / "one")}
+    after = {record.decision.at: record.decision.desired for record in read(tmp_path / "two")}
+    assert len(after) == len(demand) - at
+    assert after == {when: number for when, number in whole.items() if when in after}
+    assert len(set(whole.values())) > 2
