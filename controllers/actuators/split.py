@@ -104,13 +104,19 @@ def _shrunk(total: int, parts: Sequence[Part]) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def _is_cheaper(one: Part, other: Part) -> bool:
+    """Where prices are unknown the order of the list says so; the same price is no reason to move."""
+    return one.price is None or other.price is None or one.price < other.price
+
+
 def _moved(total: int, parts: Sequence[Part]) -> tuple[int, ...]:
     numbers = [part.wanted for part in parts]
     if any(part.unready for part in parts):
         return tuple(numbers)  # one move after the other, and none while capacity is missing
     order = cheapest_first(parts)
     for place, index in enumerate(order):
-        surplus = sum(max(0, parts[dearer].wanted - parts[dearer].smallest) for dearer in order[place + 1 :])
+        dearer = [parts[other] for other in order[place + 1 :] if _is_cheaper(parts[index], parts[other])]
+        surplus = sum(max(0, part.wanted - part.smallest) for part in dearer)
         more = min(parts[index].room, surplus, max(1, total // MOVED_AT_ONCE))
         if more > 0:
             numbers[index] += more
