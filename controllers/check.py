@@ -67,18 +67,21 @@ class Findings:
 
 
 def main(argv: list[str]) -> int:
-    """0: all there. 1: series are missing, stale or cannot be asked for. 2: Prometheus shows mistakes of the file.
+    """0: all there. 1: series or rights are missing, or cannot be asked for. 2: Prometheus shows mistakes of the file.
 
     Raises ConfigError with every mistake that the file shows by itself.
     """
     parser = argparse.ArgumentParser(
         prog="tidewise check",
-        description="Check the configuration, and whether Prometheus has the series it names.",
-        epilog="Exit status: 0 all is well, 1 series are missing or Prometheus is silent, 2 the file has mistakes.",
+        description="Check the configuration, whether Prometheus has the series it names, and whether the "
+        "Kubernetes targets can be told and let a busy worker finish.",
+        epilog="Exit status: 0 all is well, 1 series or rights are missing or Prometheus is silent, 2 the file has "
+        "mistakes.",
     )
     parser.add_argument("file", type=Path, nargs="?", default=Path("tidewise.yaml"), metavar="FILE")
     parser.add_argument("--prometheus", metavar="URL", help="ask this one instead of the file's prometheus.url")
     parser.add_argument("--no-prometheus", action="store_true", help="look at the file only")
+    parser.add_argument("--no-cluster", action="store_true", help="do not ask the Kubernetes of the targets")
     options = parser.parse_args(argv)
 
     path: Path = options.file
@@ -102,6 +105,8 @@ def main(argv: list[str]) -> int:
     except SourceError as error:
         print(f"prometheus.url: {source.url} tells nothing ({error})", file=sys.stderr)
         print("Start it or correct the address; --no-prometheus looks at the file only.", file=sys.stderr)
+        if not options.no_cluster:
+            _look_at_kubernetes(config, {})
         return 1
     mistakes = [mistake for finding in findings.workloads.values() for mistake in finding.mistakes]
     print(f"{source.url}: answers\n")
@@ -109,7 +114,25 @@ def main(argv: list[str]) -> int:
     for mistake in mistakes:
         print(f"{path}: {mistake}", file=sys.stderr)
     missing = [row for finding in findings.workloads.values() for row in finding.rows if row.required and row.problem]
-    return 2 if mistakes else 1 if missing else 0
+    lacks = False if options.no_cluster else _look_at_kubernetes(config, _service_seconds(findings))
+    return 2 if mistakes else 1 if missing or lacks else 0
+
+
+def _service_seconds(findings: Findings) -> dict[str, float]:
+    rows = {name: row for name, finding in findings.workloads.items() for row in finding.rows
+            if row.record == SERVICE_SECONDS}  # fmt: skip
+    return {name: row.sample.value for name, row in rows.items() if row.sample is not None}
+
+
+def _look_at_kubernetes(config: Config, service_seconds: Mapping[str, float]) -> bool:
+    """Prints what the cluster says of the targets. Whether something is missing there."""
+    if all(workload.target.kubernetes is None for workload in config.workloads):
+        return False
+    from controllers import check_kubernetes
+
+    found = check_kubernetes.report(config, service_seconds)
+    print("\n".join(("", *found.lines)))
+    return found.missing
 
 
 def read(path: Path) -> Config:

@@ -14,11 +14,12 @@ from pathlib import Path
 
 from controllers.actuators.interface import Actuator, ActuatorError, PermanentError
 from controllers.actuators.kubernetes_floor import read_scaler, tell_floor
+from controllers.actuators.kubernetes_objects import object_of, scale_place
 from controllers.actuators.kubernetes_pods import cost_changes, is_leaving, is_ready, name_of, write_costs
 from controllers.actuators.kubernetes_scalers import HPA, Scaler, find_scalers, obstacle
 from controllers.config import Cluster, KubernetesTarget
 from controllers.domain import Replicas
-from controllers.kubernetes_api import Api, ApiError, Json, Place, group_path
+from controllers.kubernetes_api import Api, ApiError, Json, Place
 
 # While pods start, an object's status changes several times a second, and its version each time.
 ATTEMPTS = 5
@@ -56,6 +57,7 @@ class _Scaled:
     def __init__(self, target: KubernetesTarget, api: Api) -> None:
         self._target = target
         self._api = api
+        self._object = object_of(target)
         self._place: Place | None = None
         self._seen: Scale | None = None
         self._pods_seen: list[Json] | None = None
@@ -269,35 +271,14 @@ class _Scaled:
             )
 
     @property
-    def _object(self) -> tuple[str, str, str]:
-        """(API version, kind, name)."""
-        target = self._target
-        if target.generic is not None:
-            return target.generic.api_version, target.generic.kind, target.generic.name
-        kind, name = ("Deployment", target.deployment) if target.deployment else ("StatefulSet", target.statefulset)
-        return "apps/v1", kind, str(name)
-
-    @property
     def _name(self) -> str:
         return "/".join(self._object[1:])
 
     def _at(self, until: float) -> Place:
-        """Where the object's scale is; for a kind that is not Kubernetes' own the server is asked, once."""
+        """Where the object's scale is; found out once."""
         if self._place is None:
-            api_version, kind, name = self._object
-            resource = f"{kind.lower()}s" if self._target.generic is None else self._resource(api_version, kind, until)
-            self._place = Place(api_version, self._target.namespace, resource, name, "scale")
+            self._place = scale_place(self._api, self._target, until)
         return self._place
-
-    def _resource(self, api_version: str, kind: str, until: float) -> str:
-        """The plural under which the server serves `kind`."""
-        served = (self._api.discover(group_path(api_version), until) or {}).get("resources") or []
-        names = {entry.get("name"): entry.get("kind") for entry in served}
-        for name, its_kind in names.items():
-            if its_kind == kind and f"{name}/scale" in names:
-                return str(name)
-        found = "has no scale subresource" if kind in names.values() else "is not served by this cluster"
-        raise PermanentError(f"target.kubernetes.generic: {kind} of {api_version} {found}; correct it")
 
     def _until(self, seconds: float) -> float:
         return time.monotonic() + min(seconds, self._target.timeout_seconds)

@@ -1,0 +1,202 @@
+"""What `tidewise check` finds out about Kubernetes targets: how they will be told, with what rights, and whether a busy
+worker is given the time to finish when it is told to end."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from controllers.actuators.interface import PermanentError
+from controllers.actuators.kubernetes import shared_api
+from controllers.actuators.kubernetes_objects import object_of, scale_place
+from controllers.actuators.kubernetes_pods import is_leaving
+from controllers.actuators.kubernetes_scalers import HPA, SCALED_OBJECT, Scaler, find_scalers, obstacle, own_minimum
+from controllers.actuators.kubernetes_scalers import place_of as scalers_place
+from controllers.config import Config, KubernetesTarget, Workload
+from controllers.domain import Mode
+from controllers.kubernetes_api import Api, ApiError, Json, Place
+
+SECONDS = 10.0  # for one workload
+LONGEST = 3.0  # times the mean: 95 % of what takes an exponential time is done by then
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the cluster says of one target. None: not known.
+
+    `scalers`: who else scales it; `missing`: the rights that are lacking; `grace_seconds`: from being told to end to
+    being killed, the shortest of its pods.
+    """
+
+    scalers: tuple[Scaler, ...] = ()
+    missing: tuple[str, ...] = ()
+    grace_seconds: float | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`missing`: something without which an acting workload is not told."""
+
+    lines: tuple[str, ...]
+    missing: bool = False
+
+
+def report(config: Config, learned: Mapping[str, float]) -> Report:
+    """What is to be said of all Kubernetes targets. `learned`: seconds that one piece of work takes, by workload."""
+    lines: list[str] = []
+    missing = False
+    silent: set[tuple[object, object]] = set()
+    for workload in config.workloads:
+        target = workload.target.kubernetes
+        if target is None or (cluster := (target.kubeconfig, target.context)) in silent:
+            continue
+        api = shared_api(target.kubeconfig, target.context)
+        try:
+            found = look(api, workload, target, _is_replaced(config, workload), time.monotonic() + SECONDS)
+        except ApiError as error:
+            silent.add(cluster)
+            lines.append(f"warning: Kubernetes cannot be asked ({error}), so its targets were not looked at")
+            continue
+        said = told(workload, target, found, learned.get(workload.identity))
+        lines += [f"{workload.identity}: {line}" for line in said]
+        acts = workload.mode is Mode.ACT
+        missing = missing or (acts and bool(found.missing or found.problem or _refusal(target, found)))
+    return Report(tuple(lines), missing)
+
+
+def look(api: Api, workload: Workload, target: KubernetesTarget, replaced: bool, until: float) -> Found:
+    """Raises ApiError when the cluster tells nothing at all."""
+    try:
+        scale = scale_place(api, target, until)
+    except PermanentError as error:
+        return Found(problem=str(error))
+    found = Found()
+    pods = Place("v1", target.namespace, "pods")
+    needed = [("get", scale), ("list", pods)]
+    if workload.mode is Mode.ACT:
+        needed += [("list", scalers_place(HPA, target.namespace))]
+        if api.discover("/apis/keda.sh", until) is not None:
+            needed += [("list", scalers_place(SCALED_OBJECT, target.namespace))]
+    missing = _missing(api, needed, until)
+    try:
+        scalers = find_scalers(api, target.namespace, object_of(target), until)
+        found = replace(found, scalers=tuple(scalers))
+    except ApiError as error:
+        if error.status != 403:  # else the right is among those that are missing, where it is needed
+            raise
+    if workload.mode is Mode.ACT and _refusal(target, found) is None:
+        missing += _missing(api, _to_act(workload, target, found, scale, replaced), until)
+    found = replace(found, missing=tuple(missing))
+    try:
+        body = api.read(scale, until)
+        return replace(found, grace_seconds=_grace_seconds(api, scale, body, until))
+    except ApiError as error:
+        if error.status == 404:
+            return replace(found, problem=str(error))
+        if error.status != 403:
+            raise
+        return found
+
+
+def _to_act(
+    workload: Workload, target: KubernetesTarget, found: Found, scale: Place, replaced: bool
+) -> list[tuple[str, Place]]:
+    """The rights that carrying a decision out takes, beside those to look."""
+    needed = [(verb, scaler.place) for scaler in found.scalers for verb in ("get", "patch")] or [("update", scale)]
+    if workload.in_hand is not None and object_of(target)[1] != "StatefulSet":
+        needed.append(("patch", Place("v1", target.namespace, "pods")))
+    if replaced:
+        needed.append(("create", Place("v1", target.namespace, "pods", subresource="eviction")))
+    return needed
+
+
+def _missing(api: Api, needed: list[tuple[str, Place]], until: float) -> list[str]:
+    return [f"{verb} {place.right}" for verb, place in needed if not api.may(verb, place, until)]
+
+
+def _grace_seconds(api: Api, scale: Place, body: Json, until: float) -> float | None:
+    """Of its pods, the shortest; while there are none, of the template, where that may be read."""
+    try:
+        selector = (body.get("status") or {}).get("selector")
+        place = Place("v1", scale.namespace, "pods")
+        pods = api.items(place, until, labelSelector=selector) if selector else []
+        graces = [(pod.get("spec") or {}).get("terminationGracePeriodSeconds") for pod in pods if not is_leaving(pod)]
+        if known := [float(grace) for grace in graces if grace is not None]:
+            return min(known)
+        template = api.read(replace(scale, subresource=None), until).get("spec", {}).get("template") or {}
+        grace = (template.get("spec") or {}).get("terminationGracePeriodSeconds")
+        return None if grace is None else float(grace)
+    except ApiError as error:
+        if error.status == 403:
+            return None
+        raise
+
+
+def told(workload: Workload, target: KubernetesTarget, found: Found, learned: float | None) -> list[str]:
+    """The lines about one target: how it will be told, then the warnings."""
+    _, kind, name = object_of(target)
+    if found.problem is not None:
+        return [f"warning: {found.problem}"]
+    lines = [f"{kind} {name} in {target.namespace}: {_how(target, found)}"]
+    if found.missing:
+        rights = ", ".join(found.missing)
+        lines.append(f"warning: it may not {rights} in namespace {target.namespace}; grant it, see docs/kubernetes.md")
+    if (grace := _grace(workload, kind, name, found.grace_seconds, learned)) is not None:
+        lines.append(f"warning: {grace}")
+    for scaler in found.scalers:
+        if workload.replicas.max > scaler.maximum:
+            lines.append(
+                f"warning: {scaler} has at most {scaler.maximum} and replicas.max is {workload.replicas.max}; "
+                "a floor goes no higher than its maximum: raise one or lower the other"
+            )
+        if scaler.idle is not None:
+            lines.append(
+                f"warning: {scaler} has idleReplicaCount {scaler.idle}, to which KEDA scales while no trigger is "
+                "active, whatever the minimum; without it the floor would hold then as well"
+            )
+    if workload.in_hand is not None and kind == "StatefulSet":
+        lines.append("warning: in_hand chooses nobody here: a StatefulSet ends the highest ordinal first, busy or not")
+    return lines
+
+
+def _how(target: KubernetesTarget, found: Found) -> str:
+    if not found.scalers:
+        return "its number is set"
+    if (refusal := _refusal(target, found)) is not None:
+        return f"nothing is told: {refusal}"
+    (scaler,) = found.scalers
+    bounds = f"its own minimum is {own_minimum(scaler)}, its maximum {scaler.maximum}"
+    return f"a floor is put under {scaler} ({bounds}), for {target.floor_seconds:g} s at a time"
+
+
+def _refusal(target: KubernetesTarget, found: Found) -> str | None:
+    if not found.scalers:
+        return None
+    if target.beside == "refuse":
+        return f"{found.scalers[0]} scales it as well, and target.kubernetes.beside is refuse"
+    return obstacle(list(found.scalers))
+
+
+def _grace(workload: Workload, kind: str, name: str, grace: float | None, learned: float | None) -> str | None:
+    """Why a busy worker may be killed, and what to write; None where it may finish, or nothing is known."""
+    configured = workload.capacity.service_seconds
+    seconds, source = max(
+        (learned or 0.0, "as measured"), (configured or 0.0, "as capacity.service_seconds says"), key=lambda one: one[0]
+    )
+    needed = math.ceil(LONGEST * seconds)
+    if grace is None or grace >= needed:
+        return None
+    fate = "a busy worker is killed before it is done" if grace < seconds else "longer ones are cut off"
+    return (
+        f"its pods have {grace:g} s to end in (terminationGracePeriodSeconds) and one piece of work takes "
+        f"{seconds:.3g} s on average, {source}: {fate} when it is scaled in; write "
+        f"terminationGracePeriodSeconds: {needed} in the pod template of {kind} {name}"
+    )
+
+
+def _is_replaced(config: Config, workload: Workload) -> bool:
+    """Whether recovery may have its instances replaced."""
+    if config.recovery is None or workload.mode is not Mode.ACT:
+        return False
+    return any(one.replace is not None and one.workload == workload.identity for one in config.recovery.targets)
