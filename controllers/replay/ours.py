@@ -52,13 +52,9 @@ def rules(setting: Setting, objective: float, *, is_queue: bool = False, every_s
 
 
 def tidewise(setting: Setting, found: Foreseen | None, wanted: Rules, every_seconds: float = EVERY_SECONDS) -> Played:
-    """`found` None: without forecasts. Demand is told in `capacity`s of `wanted`'s own service seconds.
-
-    For a queue what was not served waits, and decide() sees it.
-    """
+    """`found` None: without forecasts. For a queue what was not served waits, and decide() sees it."""
     teller = Teller(found, setting, every_seconds) if found is not None else None
-    # so that a decision is about replicas whatever the trace's unit is
-    wanted = replace(wanted, service_seconds=1.0 / setting.capacity)
+    wanted = replace(wanted, service_seconds=wanted.concurrency / setting.capacity)
     lead = LeadTime(setting.lead_seconds, setting.lead_seconds)
     desired = np.empty(setting.ticks, dtype=np.int64)
     demand, times, ticks = setting.demand.tolist(), setting.times().tolist(), setting.tick_seconds

@@ -3,12 +3,12 @@
 Sources are in the functions' docstrings; `tidewise` is in ours.py, for it needs forecasts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 
-from controllers.replay.protocol import Policy, oracle
+from controllers.replay.protocol import Ints, Policy, oracle
 from controllers.replay.rivals.foresighted import (
     autopilot,
     aws,
@@ -33,12 +33,12 @@ DEFAULT_TARGET = 0.7
 class Rival:
     """`play`: a policy that takes its knobs by name; `usual`: what it comes with; `sweep`: what is tried."""
 
-    play: object
+    play: Callable[..., Ints]
     usual: Mapping[str, float]
     sweep: Mapping[str, Sequence[float]]
 
     def policy(self, knobs: Mapping[str, float]) -> Policy:
-        return partial(self.play, **knobs)  # type: ignore[arg-type]
+        return partial(self.play, **knobs)
 
     def knobs(self) -> list[Mapping[str, float]]:
         """Every combination that is tried, the usual one first."""
@@ -46,7 +46,7 @@ class Rival:
         return [dict(self.usual), *(each for each in every if each != dict(self.usual))]
 
 
-def _by_target(play: object, targets: Sequence[float] = TARGETS, **more: Sequence[float]) -> Rival:
+def _by_target(play: Callable[..., Ints], targets: Sequence[float] = TARGETS, **more: Sequence[float]) -> Rival:
     return Rival(play, {"target": DEFAULT_TARGET, **{k: v[0] for k, v in more.items()}}, {"target": targets, **more})
 
 

@@ -159,4 +159,5 @@ def _mean_behind(values: Floats, ticks: int) -> Floats:
     end = np.arange(1, len(values) + 1)
     begin = np.maximum(end - ticks, 0)
     count = counts[end] - counts[begin]
-    return np.divide(sums[end] - sums[begin], count, out=np.full(len(values), np.nan), where=count > 0)
+    means: Floats = np.divide(sums[end] - sums[begin], count, out=np.full(len(values), np.nan), where=count > 0)
+    return means
