@@ -5,12 +5,12 @@ after a while, or at once for fewer. Everything else is tried again with the nex
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from controllers.actuators import Actuator, ActuatorError
-from controllers.actuators.interface import NoCapacityError, PermanentError
+from controllers.actuators.interface import NoCapacityError, NoGrowthError, PermanentError
 from controllers.domain import Mode, Reason
 from controllers.leases import Leader
 from controllers.loop import StepError, Tick
@@ -54,7 +54,9 @@ class Refusal:
 
 def refused(before: Refusal | None, error: ActuatorError, now: float, interval_seconds: float) -> Refusal | None:
     """The refusal after one more; None for an error that may be gone with the next decision."""
-    if isinstance(error, NoCapacityError):
+    if isinstance(error, NoGrowthError):
+        reason, most, growth = Reason.ACTION_FAILED, MOST_SECONDS, True
+    elif isinstance(error, NoCapacityError):
         reason, most, growth = Reason.NO_CAPACITY, MOST_SECONDS_WITHOUT_CAPACITY, True
     elif isinstance(error, PermanentError):
         reason, most, growth = Reason.ACTION_FAILED, MOST_SECONDS, False
@@ -121,6 +123,8 @@ class Teller:
             return Outcome(Reason.NOT_LEADER)
         waits = self._waits(rules.workload, decision.desired > decision.current, tick.now)
         if waits is not None:
+            if state.replicas.unfinished and self.refusals[rules.workload].growth:
+                self._go_on(rules.workload, decision.current, waits, tick)
             return waits
         told, reason, detail = decision.desired, Reason.FLOOR_TOLD if is_floor else Reason.APPLIED, None
         if floor is not None and {Reason.HOLD, Reason.PAUSED}.intersection(decision.reasons):
@@ -137,7 +141,10 @@ class Teller:
                     detail = taken.said
             if told == decision.current and not again:
                 return Outcome(reason, None, detail)
-            return self._told(decision, told, reason, detail, tick)
+            outcome = self._told(decision, told, reason, detail, tick)
+            if told == decision.current and not is_floor and outcome.reason is Reason.APPLIED:
+                return replace(outcome, reason=Reason.ALREADY_THERE, told=None)  # no action: it went on with one
+            return outcome
         except (ActuatorError, StepError) as error:
             return self._failed(rules.workload, error, tick.now)
 
@@ -159,6 +166,16 @@ class Teller:
         left = refusal.until - now
         return Outcome(refusal.reason, None, f"{refusal.said} (refused {refusal.count} times; it is asked again)", left)
 
+    def _go_on(self, workload: str, current: int, waits: Outcome, tick: Tick) -> None:
+        """While no more are asked for, what was begun with those that are there goes on."""
+        try:
+            seconds = tick.remaining()
+            if self._leader is not None:
+                seconds = min(seconds, self._leader.remaining_seconds())
+            self._actuators[workload].apply(current, seconds)
+        except (ActuatorError, StepError) as error:
+            log.warning("not_finished", workload=workload, error=str(error), beside=waits.detail)
+
     def _failed(self, workload: str, error: ActuatorError | StepError, now: float) -> Outcome:
         refusal = None
         if isinstance(error, ActuatorError):
@@ -172,7 +189,7 @@ class Teller:
         """Raises ActuatorError, StepError."""
         workload = decision.workload
         in_hand: Mapping[str, float] | None = None
-        if told < (decision.current or 0):
+        if told <= (decision.current or 0):  # what is told again may be a drain
             try:
                 in_hand = self._read_in_hand(workload, tick)
             except SourceError as error:

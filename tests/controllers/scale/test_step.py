@@ -271,6 +271,18 @@ class TestRefusals:
         fleet.replicas = replace(fleet.replicas, unfinished=True)
         one.step(tick(15))
         assert fleet.asked == asked + 1
+        assert shown(one, "scale_actions_total", workload=NAME, result="success") == 0, "which is no action"
+
+    def test_what_is_not_finished_goes_on_while_more_are_refused(self, made: Callable[..., Made]) -> None:
+        one, source, fleet = made(2)
+        source.values = PRESENT
+        fleet.error = NoCapacityError("no more of that type")
+        one.step(tick())
+        asked, fleet.error = fleet.asked, None
+        fleet.replicas = replace(fleet.replicas, unfinished=True)
+        one.step(tick(15))
+        assert fleet.asked == asked + 1
+        assert fleet.replicas.wanted == 2, "told the number that it has"
 
 
 class TestLearned:
