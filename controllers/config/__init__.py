@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from controllers.config.aws import AwsInstances, AwsTarget
+from controllers.config.between_targets import target_mistakes
 from controllers.config.budget import Budget, FixedCost, Gross, ModelPrice, ReplicaHold, Unit
 from controllers.config.calendar import AnnouncedEvent, CalendarSection, DemandFloor
 from controllers.config.docker import DockerTarget
@@ -147,6 +148,7 @@ def contradictions(config: Config) -> list[str]:
                 f"(also workloads.{seen[workload.identity]}); rename one or give it a namespace"
             )
         seen.setdefault(workload.identity, index)
+    problems += target_mistakes(config.workloads, config.budget is not None)
     return problems + _strangers(config) + _floors(config)
 
 
