@@ -25,7 +25,7 @@ def stage(stage: Any) -> Any:
             {
                 "name": "video",
                 "demand": {"queue": "video-jobs"},
-                "target": {"publish": {"ready": "vector(2)", "valid_seconds": 3}},
+                "target": {"publish": {"ready": "vector(2)", "valid_seconds": 2}},
                 "replicas": {"max": 8},
                 "mode": "act",
             }
