@@ -98,6 +98,7 @@ class Published(Collector):
             if one.retry_seconds is not None:
                 retry.add_metric([workload], one.retry_seconds)
         yield retry
+        yield self._parts(shown)
         yield self._reasons(shown)
         decisions = CounterMetricFamily(
             "tidewise_scale_decisions", "Decisions, by each of their reasons.", labels=["workload", "reason"]
@@ -187,6 +188,19 @@ class Published(Collector):
                 family.add_metric([workload, "0.5"], one.lead_time.median)
                 family.add_metric([workload, "0.9"], one.lead_time.high)
         yield family
+
+    def _parts(self, shown: dict[str, Shown]) -> Metric:
+        family = GaugeMetricFamily(
+            "tidewise_scale_part_replicas",
+            "Replicas of each target, where a workload has several; draining ones are on top of the wanted.",
+            labels=["workload", "part", "state"],
+        )
+        for workload, one in shown.items():
+            replicas = one.record.state.replicas
+            for part in replicas.parts if replicas else ():
+                for state, count in (("wanted", part.wanted), ("ready", part.ready), ("draining", part.draining)):
+                    family.add_metric([workload, part.name, state], count)
+        return family
 
     def _reasons(self, shown: dict[str, Shown]) -> Metric:
         family = GaugeMetricFamily(
