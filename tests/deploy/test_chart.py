@@ -202,8 +202,8 @@ def test_rights_follow_the_workloads(documents: Any) -> None:
         {"apiGroups": ["apps"], "resources": ["deployments/scale"], "resourceNames": ["video-worker"],
          "verbs": ["get", "update"]},
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
-        {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["list"]},
-        {"apiGroups": ["keda.sh"], "resources": ["scaledobjects"], "verbs": ["list"]},
+        {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["get", "list", "patch"]},
+        {"apiGroups": ["keda.sh"], "resources": ["scaledobjects"], "verbs": ["get", "list", "patch"]},
         {"apiGroups": [""], "resources": ["pods/eviction"], "verbs": ["create"]},
     ]  # fmt: skip
     assert made["Role/lab/tide-tidewise-scale"]["rules"] == [
@@ -220,6 +220,37 @@ def test_pods_are_evicted_only_where_recovery_may_have_them_replaced(documents: 
     made = documents(values)
     granted = [rule["resources"] for rule in made["Role/prod/tide-tidewise-scale"]["rules"]]
     assert ["pods/eviction"] not in granted
+
+
+def test_floors_and_drains_are_granted_only_where_such_a_workload_acts(documents: Any) -> None:
+    def granted(**more: Any) -> dict[str, list[str]]:
+        one = workload("video", **{key: value for key, value in more.items() if key != "beside"})
+        one["target"]["kubernetes"] |= {"beside": more["beside"]} if "beside" in more else {}
+        made = documents({"prometheus": PROMETHEUS, "config": {"workloads": [one]}})
+        assert ("CronJob/tide-tidewise-floors" in made) is (more == {"mode": "act"} or more.get("in_hand") == "busy")
+        return {rule["resources"][0]: rule["verbs"] for rule in made["Role/prod/tide-tidewise-scale"]["rules"]}
+
+    reads = {"deployments/scale": ["get"], "pods": ["list"]}
+    acts = {**reads, "deployments/scale": ["get", "update"]}
+    floors = {key: ["get", "list", "patch"] for key in ("horizontalpodautoscalers", "scaledobjects")}
+    looks = {key: ["list"] for key in floors}
+    assert granted() == granted(mode="recommend") == reads
+    assert granted(mode="act") == {**acts, **floors}
+    assert granted(mode="act", beside="refuse") == {**acts, **looks}
+    assert granted(mode="act", in_hand="busy") == {**acts, **floors, "pods": ["list", "patch"]}
+
+
+def test_what_gives_floors_back_runs_as_the_scaler_and_can_be_left_out(documents: Any) -> None:
+    cron = documents(everything())["CronJob/tide-tidewise-floors"]["spec"]
+    spec = cron["jobTemplate"]["spec"]["template"]["spec"]
+    assert (cron["schedule"], spec["serviceAccountName"]) == ("*/10 * * * *", "tide-tidewise-scale")
+    (container,) = spec["containers"]
+    program, *arguments = container["command"]
+    assert (program, arguments[0], arguments[-1]) == ("tidewise", "floors", "--expire")
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    without = everything()
+    without["scale"] = {**without["scale"], "floors": {"enabled": False}}
+    assert not any(name.startswith("CronJob") for name in documents(without))
 
 
 def test_without_rbac_create_nobody_gets_any_right(documents: Any) -> None:
@@ -289,6 +320,7 @@ def test_what_may_be_reached_is_listed(documents: Any) -> None:
     assert ports == {
         "forecast": [53, 53, 9090],
         "scale": [53, 53, 9090, 443, 6443, 9814],
+        "floors": [53, 53, 443, 6443],
         "budget": [53, 53],
         "exporter-gpu": [53, 53],
         "recovery": [53, 53, 9090, 9093, 9813],

@@ -27,6 +27,13 @@ NEVER = [
 ]  # fmt: skip
 
 
+FLOORS = {
+    (group, resource, "", verb)
+    for group, resource in (("autoscaling", "horizontalpodautoscalers"), ("keda.sh", "scaledobjects"))
+    for verb in ("get", "list", "patch")
+}
+
+
 def workload(name: str, namespace: str, **more: Any) -> Json:
     target = {"kubernetes": {"namespace": namespace, "deployment": name}}
     return {"name": name, "demand": {"queue": name}, "target": target, "replicas": {"max": 4}, **more}
@@ -162,8 +169,7 @@ def test_the_scaler_may_do_what_it_needs_on_the_objects_that_are_named(installed
         ("apps", "deployments/scale", "video", "update"),
         ("apps", "deployments/scale", "audio", "get"),
         ("", "pods", "", "list"),
-        ("autoscaling", "horizontalpodautoscalers", "", "list"),
-        ("keda.sh", "scaledobjects", "", "list"),
+        *FLOORS,
     }
     assert rights(installed.cluster, scaler, installed.namespace) == {
         ("coordination.k8s.io", "leases", "tide-tidewise-scale", verb) for verb in ("get", "update")
@@ -211,6 +217,38 @@ def test_several_namespaces_get_a_role_each_and_no_other_one(kube_cluster: Clust
     settle(lambda: not scaler.may("update", "deployments.apps/scale", one, "video"))
 
 
+def test_rights_follow_how_a_target_is_told(kube_cluster: Cluster, install: Any) -> None:
+    """In one namespace each: it sets the number and keeps off others, it puts floors, it lets the idlest go first."""
+    ours, sets, floors, drains = (kube_cluster.namespace() for _ in range(4))
+    workloads = [
+        workload("video", sets, mode="act"),
+        workload("audio", floors, mode="act"),
+        workload("text", drains, mode="act", in_hand="sum by (pod) (busy)"),
+    ]
+    workloads[0]["target"]["kubernetes"]["beside"] = "refuse"
+    install("tide", ours, {"prometheus": PROMETHEUS, "config": {"workloads": workloads}})
+    scaler = kube_cluster.account(ours, "tide-tidewise-scale")
+    settle(lambda: all(scaler.may("list", "pods", one) for one in (sets, floors, drains)))
+    tells = ("patch", "horizontalpodautoscalers.autoscaling")
+    chooses = ("patch", "pods")
+    assert [[scaler.may(*right, one) for right in (tells, chooses)] for one in (sets, floors, drains)] == [
+        [False, False],
+        [True, False],
+        [True, True],
+    ]
+    assert rights(kube_cluster, scaler, floors) == {
+        *(("apps", "deployments/scale", "audio", verb) for verb in ("get", "update")),
+        ("", "pods", "", "list"),
+        *FLOORS,
+    }
+    for namespace in (sets, floors, drains):
+        assert scaler.may("list", "horizontalpodautoscalers.autoscaling", namespace)
+        assert not scaler.may("update", "horizontalpodautoscalers.autoscaling", namespace)
+        assert not scaler.may("delete", "horizontalpodautoscalers.autoscaling", namespace)
+    cron = kube_cluster.request("GET", f"/apis/batch/v1/namespaces/{ours}/cronjobs/tide-tidewise-floors")
+    assert cron["spec"]["concurrencyPolicy"] == "Forbid"
+
+
 def test_one_that_may_scale_in_all_namespaces_may_do_no_more_there(kube_cluster: Cluster, install: Any) -> None:
     ours, one, other = (kube_cluster.namespace() for _ in range(3))
     more = {"apiGroups": ["argoproj.io"], "resources": ["rollouts/scale"], "verbs": ["get", "update"]}
@@ -227,8 +265,7 @@ def test_one_that_may_scale_in_all_namespaces_may_do_no_more_there(kube_cluster:
     assert rights(kube_cluster, scaler, other) == {
         *((group, f"{plural}/scale", "", verb) for plural, _, group in kinds for verb in ("get", "update")),
         ("", "pods", "", "list"),
-        ("autoscaling", "horizontalpodautoscalers", "", "list"),
-        ("keda.sh", "scaledobjects", "", "list"),
+        *FLOORS,
     }
     for verb, resource in NEVER:
         assert not scaler.may(verb, resource), (verb, resource)

@@ -1,6 +1,7 @@
 {{- /*
-Workloads that the scaler reaches by its ServiceAccount, as YAML: items: [{name, namespace, resource, object, act, replaced}].
-Replaced: recovery may have instances of it replaced.
+Workloads that the scaler reaches by its ServiceAccount, as YAML: items: [{name, namespace, resource, object, act, replaced,
+floors, drained}]. Replaced: recovery may have instances of it replaced. Floors: a floor may be put under its autoscaler.
+Drained: its idlest pods go first.
 */ -}}
 {{- define "tidewise.targets" -}}
 {{- $items := list -}}
@@ -19,6 +20,8 @@ Replaced: recovery may have instances of it replaced.
 {{- $item := dict "name" $workload.name "namespace" $namespace "act" (eq ($workload.mode | default "shadow") "act") -}}
 {{- $identity := printf "%s/%s" ($workload.namespace | default "default") $workload.name -}}
 {{- $_ := set $item "replaced" (and $item.act (has $identity $replaced)) -}}
+{{- $_ := set $item "floors" (and $item.act (ne ($target.beside | default "floor") "refuse")) -}}
+{{- $_ := set $item "drained" (and $item.act (not (empty $workload.in_hand)) (not $target.statefulset)) -}}
 {{- if $target.deployment -}}
 {{- $_ := set $item "resource" "deployments/scale" -}}
 {{- $_ := set $item "object" $target.deployment -}}
@@ -41,11 +44,15 @@ a number, and to see who else sets it, only where a workload acts.
 {{- define "tidewise.rules" -}}
 {{- $acts := false -}}
 {{- $replaced := false -}}
+{{- $floors := false -}}
+{{- $drained := false -}}
 {{- $named := .named -}}
 {{- $groups := dict -}}
 {{- range $item := .items -}}
 {{- if $item.act -}}{{- $acts = true -}}{{- end -}}
 {{- if $item.replaced -}}{{- $replaced = true -}}{{- end -}}
+{{- if $item.floors -}}{{- $floors = true -}}{{- end -}}
+{{- if $item.drained -}}{{- $drained = true -}}{{- end -}}
 {{- if $item.resource -}}
 {{- $key := printf "%s %s" $item.resource (ternary "act" "read" $item.act) -}}
 {{- $_ := set $groups $key (append (get $groups $key | default list) $item.object) -}}
@@ -66,15 +73,18 @@ a number, and to see who else sets it, only where a workload acts.
 {{- end }}
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list]
+  verbs: {{ ternary "[list, patch]" "[list]" $drained }}{{ if $drained }}  # their deletion cost: the idlest go first{{ end }}
 {{- if $acts }}
 # Another scaler of the same object would undo what this one does, so it looks for one before it sets a number.
+{{- if $floors }} Where it finds
+# one it raises that one's minimum instead, for a while.
+{{- end }}
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [list]
+  verbs: {{ ternary "[get, list, patch]" "[list]" $floors }}
 - apiGroups: [keda.sh]
   resources: [scaledobjects]
-  verbs: [list]
+  verbs: {{ ternary "[get, list, patch]" "[list]" $floors }}
 {{- end }}
 {{- if $replaced }}
 # The victim of a replacement goes once the new one works; a PodDisruptionBudget is asked.
