@@ -75,7 +75,7 @@ CREDENTIALS = frozenset(
         "PendingVerification",
     }
 )
-OURS = frozenset({"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "ServerInternal"})
+AWS_FAILED = frozenset({"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "ServerInternal"})
 
 
 class LostError(ActuatorError):
@@ -230,7 +230,7 @@ class Account:
             return PermanentError(
                 f"{at}: the credentials were refused ({code}); check the environment, the profile or the machine's role"
             )
-        if code in OURS or status >= 500:
+        if code in AWS_FAILED or status >= 500:
             return LostError(f"{at}: AWS failed ({said}); it may have been carried out all the same")
         return RefusedError(f"{at}: {said}", code)
 
