@@ -39,7 +39,10 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
 
-def serve(port: int) -> None:
+def serve(port: int, folder: Path) -> None:
+    """It loads for a while first, where the file `loads` says how long."""
+    loads = folder / "loads"
+    time.sleep(float(loads.read_text()) if loads.exists() else 0.0)
     end = threading.Timer(LONGEST_SECONDS, lambda: os._exit(1))
     end.daemon = True
     end.start()
@@ -88,6 +91,6 @@ if __name__ == "__main__":
     verb, number, where = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     if verb == "serve":
         with contextlib.suppress(KeyboardInterrupt, socket.error):
-            serve(number)
+            serve(number, where)
     else:
         {"start": start, "stop": stop}[verb](number, where)
