@@ -23,9 +23,19 @@ Processes (run until stopped; each serves /metrics)
 Questions
   bottleneck what holds WORKLOAD back, and what to change?
   check      is the configuration right, and does Prometheus have what it names?
+  floors     which floors are under people's own autoscalers? (--expire gives back those that are over)
+  replay     what would each policy, and 'act', have cost on your own past?
   rules      print the recording rules of the workloads, for Prometheus
   schema     print the configuration's JSON Schema, for editors
   why        why does WORKLOAD have this many replicas?
+
+Steering (by people, for a time; who, when and what is kept)
+  surge      more replicas of WORKLOAD until a time
+  pause      no change of WORKLOAD, upwards, downwards or at all, until a time
+  resume     end all overrides of WORKLOAD
+  overrides  what is in force, and what was
+  promote    would `act` have done well on WORKLOAD? then the change of the configuration that makes it act
+  init       write a first configuration, in shadow mode, from what a cluster, a cloud and Prometheus have
 
 First steps
   tidewise check tidewise.yaml
@@ -54,12 +64,13 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"tidewise: '{command}' is no command{nearest(command, list(known))}", file=sys.stderr)
         return 2
-    if command == "forecast":
+    if command in ("forecast", "replay"):
         # numpy, which it imports, reads these once: on matrices this small more threads cost twice the CPU
         for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
             os.environ.setdefault(variable, "1")
     try:
-        status: int = importlib.import_module(known[command]).main(rest)
+        module, _, name = known[command].partition(":")
+        status: int = getattr(importlib.import_module(module), name or "main")(rest)
     except (ConfigError, EndpointError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,0 +1,1 @@
+"""`tidewise init`: a first configuration from what is there already."""
