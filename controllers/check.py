@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from controllers import check_targets
 from controllers.config import Config, Prometheus, Workload, contradictions
 from controllers.domain import Sample
 from controllers.rules import expressions
@@ -81,7 +82,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("file", type=Path, nargs="?", default=Path("tidewise.yaml"), metavar="FILE")
     parser.add_argument("--prometheus", metavar="URL", help="ask this one instead of the file's prometheus.url")
     parser.add_argument("--no-prometheus", action="store_true", help="look at the file only")
-    parser.add_argument("--no-cluster", action="store_true", help="do not ask the Kubernetes of the targets")
+    parser.add_argument("--no-cluster", action="store_true", help="do not look at the targets")
     options = parser.parse_args(argv)
 
     path: Path = options.file
@@ -115,7 +116,12 @@ def main(argv: list[str]) -> int:
         print(f"{path}: {mistake}", file=sys.stderr)
     missing = [row for finding in findings.workloads.values() for row in finding.rows if row.required and row.problem]
     lacks = False if options.no_cluster else _look_at_kubernetes(config, _service_seconds(findings))
-    return 2 if mistakes else 1 if missing or lacks else 0
+    lines, unscaled = (
+        ([], False) if options.no_cluster else check_targets.report(config, source, _service_seconds(findings))
+    )
+    for line in lines:
+        print(line)
+    return 2 if mistakes else 1 if missing or lacks or unscaled else 0
 
 
 def _service_seconds(findings: Findings) -> dict[str, float]:
@@ -126,7 +132,7 @@ def _service_seconds(findings: Findings) -> dict[str, float]:
 
 def _look_at_kubernetes(config: Config, service_seconds: Mapping[str, float]) -> bool:
     """Prints what the cluster says of the targets. Whether something is missing there."""
-    if all(workload.target.kubernetes is None for workload in config.workloads):
+    if not any(workload.target.all_kubernetes for workload in config.workloads):
         return False
     from controllers import check_kubernetes
 

@@ -8,7 +8,7 @@ when it has ended, however long its last piece of work takes; the decision does 
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 
@@ -32,9 +32,9 @@ from controllers.config import DockerTarget
 from controllers.domain import Replicas
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 GLANCE_SECONDS = 0.5  # so long a decision waits for containers that end at once
+DEFAULT_GRACE_SECONDS = 10.0  # Docker's own
 SPARE_SECONDS = 30.0  # beyond the grace period, for Docker to kill and clean up
 
 
@@ -42,6 +42,17 @@ def docker_actuator(target: DockerTarget) -> Actuator:
     """The actuator for `target.docker`."""
     service = _Service(target, Daemon(target))
     return Actuator(service.read_replicas, service.apply)
+
+
+def grace_seconds(target: DockerTarget, seconds: float) -> float:
+    """How long a busy container of the service gets to end. Raises ActuatorError."""
+    if target.stop_seconds is not None:
+        return target.stop_seconds
+    daemon = Daemon(target)
+    service = _Service(target, daemon)
+    with daemon.client(time.monotonic() + seconds) as client:
+        newest = pattern(service.containers(client))
+        return DEFAULT_GRACE_SECONDS if newest is None else _stated(client, newest.id)
 
 
 class _Service:
@@ -53,7 +64,7 @@ class _Service:
 
     def read_replicas(self, seconds: float) -> Replicas:
         with self._daemon.client(self._until(seconds)) as client:
-            found = self._containers(client)
+            found = self.containers(client)
         up = wanted(found)
         leaving = [one for one in found if one.is_leaving]
         return Replicas(
@@ -67,7 +78,7 @@ class _Service:
         self, replicas: int, seconds: float, victims: tuple[str, ...] = (), in_hand: Mapping[str, float] | None = None
     ) -> None:
         with self._daemon.client(self._until(seconds)) as client:
-            found = self._containers(client)
+            found = self.containers(client)
             plan = planned(found, replicas, victims, in_hand, self._ending())
             ends = [self._end(client, one, remove=True) for one in plan.stop]
             if plan.keep is not None:
@@ -82,7 +93,7 @@ class _Service:
         for thread in ends:
             thread.join(max(0.0, glance - time.monotonic()))
 
-    def _containers(self, client: Client) -> list[Container]:
+    def containers(self, client: Client) -> list[Container]:
         """All of the service, whatever their state. An error where there is none: nobody can tell that from a typo."""
         labels = [f"{PROJECT}={self._target.project}", f"{SERVICE}={self._target.service}", f"{ONE_OFF}=False"]
         rows = client.ask("containers", all=True, filters={"label": labels})
@@ -152,8 +163,7 @@ class _Service:
         try:
             with self._daemon.client(self._until(self._target.timeout_seconds)) as client:
                 if grace_seconds is None:
-                    stated = client.ask("inspect_container", one.id)["Config"].get("StopTimeout")
-                    grace_seconds = 10.0 if stated is None else float(stated)
+                    grace_seconds = _stated(client, one.id)
             with self._daemon.client(time.monotonic() + grace_seconds + SPARE_SECONDS) as client:
                 client.stop(one.id, grace_seconds)
                 if remove:
@@ -178,3 +188,9 @@ class _Service:
     @property
     def _where(self) -> str:
         return f"service {self._target.service} of project {self._target.project} at {self._target.host}"
+
+
+def _stated(client: Client, container: str) -> float:
+    """The container's own grace period."""
+    stated = client.ask("inspect_container", container)["Config"].get("StopTimeout")
+    return DEFAULT_GRACE_SECONDS if stated is None else float(stated)

@@ -1,0 +1,65 @@
+"""What `tidewise check` finds out about targets that are published or in Docker: what is there, and whether a busy
+container is given the time to finish."""
+
+from collections.abc import Callable, Mapping
+
+from controllers.actuators.docker import docker_actuator, grace_seconds
+from controllers.actuators.interface import Actuator, ActuatorError
+from controllers.actuators.publish import Board, publish_actuator
+from controllers.config import Config, DockerTarget, Workload
+from controllers.domain import Mode
+from controllers.sources.prometheus import Source
+
+SECONDS = 10.0  # for one workload
+LONGEST = 3.0  # times the mean: 95 % of what takes an exponential time is done by then
+
+
+def report(config: Config, source: Source, learned: Mapping[str, float]) -> tuple[list[str], bool]:
+    """The lines to be said, and whether an acting workload cannot be scaled.
+
+    `learned`: seconds that one piece of work takes, by workload.
+    """
+    lines: list[str] = []
+    missing = False
+    for workload, kind, actuator in _looked_at(config, source):
+        try:
+            found = actuator.read_replicas(SECONDS)
+        except ActuatorError as error:
+            acts = workload.mode is Mode.ACT
+            missing = missing or acts
+            lines.append(f"{'error' if acts else 'warning'}: {workload.identity}: {error}")
+            continue
+        lines.append(f"{workload.identity}: {kind}: {found.ready} of {found.wanted} replicas work")
+        seconds = learned.get(workload.identity, workload.capacity.service_seconds)
+        if workload.target.docker is not None and seconds is not None:
+            lines += _too_short(workload, workload.target.docker, seconds, grace_seconds)
+    return lines, missing
+
+
+def _looked_at(config: Config, source: Source) -> list[tuple[Workload, str, Actuator]]:
+    looked: list[tuple[Workload, str, Actuator]] = []
+    for workload in config.workloads:
+        if workload.target.publish is not None:
+            actuator = publish_actuator(workload.target.publish, workload.identity, source, Board())
+            looked.append((workload, "published", actuator))
+        elif workload.target.docker is not None:
+            looked.append((workload, "docker", docker_actuator(workload.target.docker)))
+    return looked
+
+
+def _too_short(
+    workload: Workload, target: DockerTarget, seconds: float, ask: Callable[[DockerTarget, float], float]
+) -> list[str]:
+    """The warning that a busy container is killed before its work is done; nothing where there is time enough."""
+    try:
+        grace = ask(target, SECONDS)
+    except ActuatorError as error:
+        return [f"warning: {workload.identity}: {error}"]
+    if grace >= LONGEST * seconds:
+        return []
+    said = (
+        f"warning: {workload.identity}: a container that is told to end is killed after {grace:g} s, and one piece of "
+        f"work takes {seconds:g} s in the mean and {LONGEST * seconds:g} s now and then; raise stop_grace_period of "
+        f"{target.service}, or target.docker.stop_seconds"
+    )
+    return [said]
