@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from controllers.actuators import haproxy, haproxy_file
+from controllers.actuators import haproxy, haproxy_file, haproxy_plan
 from controllers.actuators.haproxy_socket import Runtime
 from controllers.actuators.interface import Actuator, ActuatorError, NoCapacityError, PermanentError
 from controllers.domain import Replicas
@@ -45,12 +45,12 @@ def test_from_one_to_four_and_back_nothing_is_lost(ground: Ground) -> None:
 
 
 def test_a_reload_in_the_middle_keeps_servers_and_drains_and_loses_nothing(ground: Ground) -> None:
-    ground.drain = 2.5
+    ground.drain = 1.6
     actuator = ground.actuator()
     settle(actuator, 3)
     with (
         Load(ground.haproxy.port) as load,
-        Load(ground.haproxy.port, kept=0, fresh=0, slow=6, path="/slow/1.5") as slow,
+        Load(ground.haproxy.port, kept=0, fresh=0, slow=6, path="/slow/1.2") as slow,
     ):
         until(lambda: load.answers["200"] > 50)
         actuator.apply(1, 5)  # two drain
@@ -161,7 +161,11 @@ def test_others_servers_are_neither_counted_nor_touched_nor_doubled(services_roo
         assert own in ground.file.read_text()
 
 
-def test_a_server_that_never_gets_healthy_is_taken_out_again_and_tried_a_few_times_only(ground: Ground) -> None:
+def test_a_server_that_never_gets_healthy_is_taken_out_again_and_tried_a_few_times_only(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(haproxy_plan, "SETTLE_SECONDS", 0.1)
+    ground.drain = 0.2
     actuator = ground.actuator(ready_seconds=0.6, servers=[f"127.0.0.1:{ground.ports[0]}"])
     (ground.folder / "deaf").touch()
     said = []
