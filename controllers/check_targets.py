@@ -1,12 +1,14 @@
-"""What `tidewise check` finds out about targets that are published or in Docker: what is there, and whether a busy
-container is given the time to finish."""
+"""What `tidewise check` finds out about targets that are published, in Docker or behind HAProxy: what is there, and
+whether a busy container or server is given the time to finish."""
 
 from collections.abc import Callable, Mapping
 
 from controllers.actuators.docker import docker_actuator, grace_seconds
+from controllers.actuators.haproxy import haproxy_actuator, try_rights
 from controllers.actuators.interface import Actuator, ActuatorError
 from controllers.actuators.publish import Board, publish_actuator
 from controllers.config import Config, DockerTarget, Workload
+from controllers.config.haproxy import HaproxyTarget
 from controllers.domain import Mode
 from controllers.sources.prometheus import Source
 
@@ -24,6 +26,8 @@ def report(config: Config, source: Source, learned: Mapping[str, float]) -> tupl
     for workload, kind, actuator in _looked_at(config, source):
         try:
             found = actuator.read_replicas(SECONDS)
+            if workload.target.haproxy is not None:
+                try_rights(workload.target.haproxy, SECONDS)
         except ActuatorError as error:
             acts = workload.mode is Mode.ACT
             missing = missing or acts
@@ -33,6 +37,8 @@ def report(config: Config, source: Source, learned: Mapping[str, float]) -> tupl
         seconds = learned.get(workload.identity, workload.capacity.service_seconds)
         if workload.target.docker is not None and seconds is not None:
             lines += _too_short(workload, workload.target.docker, seconds, grace_seconds)
+        if workload.target.haproxy is not None and seconds is not None:
+            lines += _cut_off(workload, workload.target.haproxy, seconds)
     return lines, missing
 
 
@@ -44,6 +50,8 @@ def _looked_at(config: Config, source: Source) -> list[tuple[Workload, str, Actu
             looked.append((workload, "published", actuator))
         elif workload.target.docker is not None:
             looked.append((workload, "docker", docker_actuator(workload.target.docker)))
+        elif workload.target.haproxy is not None:
+            looked.append((workload, "haproxy", haproxy_actuator(workload.target.haproxy)))
     return looked
 
 
@@ -61,5 +69,17 @@ def _too_short(
         f"warning: {workload.identity}: a container that is told to end is killed after {grace:g} s, and one piece of "
         f"work takes {seconds:g} s in the mean and {LONGEST * seconds:g} s now and then; raise stop_grace_period of "
         f"{target.service}, or target.docker.stop_seconds"
+    )
+    return [said]
+
+
+def _cut_off(workload: Workload, target: HaproxyTarget, seconds: float) -> list[str]:
+    """The warning that a server is stopped before its last requests are answered; nothing where there is time."""
+    if target.drain_seconds >= LONGEST * seconds:
+        return []
+    said = (
+        f"warning: {workload.identity}: what a server has in hand {target.drain_seconds:g} s after its drain began is "
+        f"cut off, and one request takes {seconds:g} s in the mean and {LONGEST * seconds:g} s now and then; raise "
+        "target.haproxy.drain_seconds"
     )
     return [said]

@@ -28,7 +28,7 @@ from controllers.actuators.haproxy_plan import (
     slot_of,
     without,
 )
-from controllers.actuators.haproxy_socket import BusyError, Runtime
+from controllers.actuators.haproxy_socket import BusyError, Runtime, refuse_reading
 from controllers.actuators.interface import Actuator, ActuatorError, NoCapacityError, PermanentError
 from controllers.actuators.program import run_program
 from controllers.config.haproxy import HaproxyTarget
@@ -44,6 +44,15 @@ def haproxy_actuator(target: HaproxyTarget) -> Actuator:
     """The actuator for `target.haproxy`."""
     backend = Backend(target)
     return Actuator(backend.read_replicas, backend.apply)
+
+
+def try_rights(target: HaproxyTarget, seconds: float) -> None:
+    """Whether servers may be changed and the file be written, by changing nothing. Raises ActuatorError."""
+    command = f"set server {target.backend}/{target.prefix}none state ready"
+    answer = Runtime(target.socket, target.backend).ask(command, time.monotonic() + seconds)
+    refuse_reading(answer, command, target.socket, target.backend)
+    with haproxy_file.held(target.file):
+        pass
 
 
 class Backend:

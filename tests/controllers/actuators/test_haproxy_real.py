@@ -12,6 +12,8 @@ import pytest
 from controllers.actuators import haproxy, haproxy_file, haproxy_plan
 from controllers.actuators.haproxy_socket import Runtime
 from controllers.actuators.interface import Actuator, ActuatorError, NoCapacityError, PermanentError
+from controllers.check_targets import report
+from controllers.config import Config
 from controllers.domain import Replicas
 from tests.controllers.actuators import haproxy_server
 from tests.controllers.actuators.haproxy_ground import Ground, Load, settle, until
@@ -272,6 +274,27 @@ def test_two_at_once_are_one_after_the_other(ground: Ground) -> None:
         ),
     ):
         ground.actuator().apply(1, 5)
+
+
+def test_check_says_what_is_there_and_what_is_missing(ground: Ground) -> None:
+    def said(seconds: float = 0.1, **changes: Any) -> tuple[list[str], bool]:
+        workload = {"name": "app", "demand": {"service": "be_app"}, "replicas": {"max": 4}, "mode": "act"}
+        target = {"haproxy": ground.settings(**changes)}
+        config = Config.model_validate({"workloads": [{**workload, "target": target}]})
+        return report(config, None, {"default/app": seconds})  # type: ignore[arg-type]
+
+    assert said() == (["default/app: haproxy: 0 of 0 replicas work"], False)
+    (error,), missing = said(socket=f"{ground.folder}/operator.sock")
+    assert error.startswith(
+        f"error: default/app: {ground.folder}/operator.sock: 'set server be_app/tidewise-none state"
+    )
+    assert "level admin" in error
+    assert missing
+    _, warning = said(seconds=2.0)[0]
+    assert warning == (
+        "warning: default/app: what a server has in hand 1 s after its drain began is cut off, and one request takes 2 s "
+        "in the mean and 6 s now and then; raise target.haproxy.drain_seconds"
+    )
 
 
 def states(ground: Ground) -> dict[str, tuple[int, int]]:
