@@ -25,11 +25,13 @@ _EQUALS = re.compile(r"\s*([\w./-]+)\s*(?:==?\s*([\w.-]+)|in\s*\(\s*([\w.-]+)\s*
 
 def endpoint(settings: ExternalMetrics, numbers: Numbers) -> Endpoint:
     """The endpoint, not listening yet. Raises ConfigError."""
-    web = Web(settings.web_config)
+    try:
+        web = Web(settings.web_config)
+    except ConfigError as error:
+        raise ConfigError([f"scale.external_metrics.web_config: {problem}" for problem in error.problems]) from None
     if web.now().context is None:
-        raise ConfigError(
-            [f"{settings.web_config}: no tls_server_config, and the API server comes by TLS only; add one"]
-        )
+        where = f"scale.external_metrics.web_config: {settings.web_config}"
+        raise ConfigError([f"{where}: no tls_server_config, and the API server comes by TLS only; add one"])
     return Endpoint(
         settings.listen,
         CollectorRegistry(),

@@ -86,7 +86,19 @@ def scaled_object_schema() -> Json:
             "cooldownPeriod": number,
             "minReplicaCount": number,
             "maxReplicaCount": number,
-            "fallback": obj("object", {"failureThreshold": number, "replicas": number}, "failureThreshold", "replicas"),
+            "fallback": obj(
+                "object",
+                {
+                    "failureThreshold": number,
+                    "replicas": number,
+                    "behavior": {
+                        "type": "string",
+                        "enum": ["static", "currentReplicas", "currentReplicasIfHigher", "currentReplicasIfLower"],
+                    },
+                },
+                "failureThreshold",
+                "replicas",
+            ),
             "advanced": obj("object", {"horizontalPodAutoscalerConfig": obj("object", {"behavior": behavior})}),
             "triggers": {"type": "array", "items": trigger},
         },
