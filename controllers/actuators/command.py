@@ -12,7 +12,7 @@ from controllers.actuators.program import run_program
 from controllers.config import CommandTarget
 from controllers.domain import Replicas
 
-_PLACEHOLDER = re.compile(r"\{replicas\}|\{victims\}")  # in one pass: an instance's name is never read as one
+_PLACEHOLDER = re.compile(r"\{replicas\}|\{victims\}|\{idle\}")  # in one pass: an instance's name is never read as one
 
 
 def command_actuator(target: CommandTarget) -> Actuator:
@@ -24,9 +24,9 @@ def command_actuator(target: CommandTarget) -> Actuator:
     def apply(
         replicas: int, seconds: float, victims: tuple[str, ...] = (), in_hand: Mapping[str, float] | None = None
     ) -> None:
-        del in_hand
         seconds = min(seconds, target.timeout_seconds)
-        filled = {"{replicas}": str(replicas), "{victims}": ",".join(victims)}
+        idle = sorted(in_hand or {}, key=lambda name: (in_hand or {})[name])
+        filled = {"{replicas}": str(replicas), "{victims}": ",".join(victims), "{idle}": ",".join(idle)}
         argv = [_PLACEHOLDER.sub(lambda found: filled[found[0]], argument) for argument in target.set]
         run_program(argv, seconds)
         told = read_replicas(seconds).wanted

@@ -57,6 +57,18 @@ def test_the_victims_of_replacements_are_named(tmp_path: Path) -> None:
     assert (tmp_path / "replicas.victims").read_text() == ""
 
 
+def test_those_with_least_in_hand_are_named_first(tmp_path: Path) -> None:
+    one = target(
+        tmp_path,
+        put="import sys; open({file!r}, 'w').write(sys.argv[1]); open({file!r} + '.i', 'w').write(sys.argv[2])",
+    )
+    actuator = command_actuator(one.model_copy(update={"set": [*one.set, "{idle}"]}))
+    actuator.apply(2, 5, in_hand={"w1": 3.0, "w2": 0.0, "w3": 1.0})
+    assert (tmp_path / "replicas.i").read_text() == "w2,w3,w1"
+    actuator.apply(2, 5)
+    assert (tmp_path / "replicas.i").read_text() == ""
+
+
 @pytest.mark.parametrize(
     ("get", "expected"),
     [
