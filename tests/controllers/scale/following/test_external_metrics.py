@@ -1,8 +1,6 @@
 """Kubernetes' external metrics API: what is answered, and on a real control plane an HPA that follows it."""
 
 import json
-import subprocess
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 

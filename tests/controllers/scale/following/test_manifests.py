@@ -184,7 +184,7 @@ def followed(kube_cluster: Cluster, kube_namespace: str, clock: Clock, tmp_path:
     service, registration = manifests("external-metrics")
     assert service["spec"]["ports"][0]["port"] == registration["spec"]["service"]["port"]
     for manifest in (service, registration["spec"]["service"]):
-        (manifest["metadata"] if "metadata" in manifest else manifest)["namespace"] = kube_namespace
+        manifest.get("metadata", manifest)["namespace"] = kube_namespace
     services = f"/api/v1/namespaces/{kube_namespace}/services"
     kube_cluster.request("POST", f"{services}{DRY}", service)
     # There is no network of pods here: the same Service leads to the loopback instead.
