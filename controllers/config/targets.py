@@ -18,7 +18,8 @@ class CommandTarget(Section):
 
     `get` prints either a number or JSON: {"replicas": wanted, "ready": working, "draining": told to end and still
     there}. One of the arguments of `set` holds `{replicas}`; `set` is told an absolute number and may be told the same
-    number again. An argument with `{victims}` gets the instances, joined by commas, that a smaller number takes first.
+    number again. An argument with `{victims}` gets the instances, joined by commas, that a smaller number takes first;
+    one with `{idle}` those of `in_hand`, from the idlest on (empty where that is not known, or the number grows).
     """
 
     get: Annotated[list[str], Field(min_length=1)]
@@ -151,3 +152,9 @@ class Target(Section):
     @property
     def kind(self) -> str:
         return next(key for key in type(self).model_fields if getattr(self, key) is not None)
+
+    @property
+    def all_kubernetes(self) -> list[KubernetesTarget]:
+        """The Kubernetes objects that it tells, be they one of several."""
+        targets = [self, *(part.target for part in self.several or ())]
+        return [target.kubernetes for target in targets if target.kubernetes is not None]
