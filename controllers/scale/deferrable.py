@@ -49,31 +49,30 @@ def replicas_for(work: Deferred) -> tuple[int, tuple[Reason, ...]]:
     if work.backlog <= 0:
         return 0, ()
     busy = max(1, math.ceil(work.backlog / work.at_once - 1e-9))  # no more of them have anything to do
+    at_once = min(busy, max(_over(work.drain, work), work.current))
     if work.age is None:
-        return min(busy, _over(work.drain, work)), (Reason.DEADLINE,)
+        return at_once, (Reason.DEADLINE,)
     left = work.deadline * (1.0 - KEPT_BACK) - work.age - work.lead - _pressed(work)
     if left <= work.drain:
         late = (Reason.LATE_WORK,) if work.age > work.deadline else ()
-        return min(busy, _over(work.drain, work)), (Reason.DEADLINE, *late)
+        return at_once, (Reason.DEADLINE, *late)
     cheap = _cheap_within(work, left + work.lead)
-    seconds = sum(end - begin for begin, end in cheap)
     if not cheap:
         must, running = _evenly(work.backlog, left, work), work.current
     else:
-        fits = work.most * work.rate * max(0.0, seconds - work.lead)
-        must = _evenly(work.backlog - fits, max(left - seconds, work.drain), work)
-        is_cheap_now = cheap[0][0] <= 0.0
+        hours = sum(end - begin for begin, end in cheap)
+        useful = max(0.0, hours - work.lead * len(cheap))  # of a replica that is started for each of them
+        must = _evenly(work.backlog - work.most * work.rate * useful, max(left - hours, work.drain), work)
         running = min(work.current, work.paid)
-        if is_cheap_now:
-            running = max(work.current, _evenly(work.backlog, max(seconds - work.lead, work.drain), work))
+        if cheap[0][0] <= 0.0:  # it is cheap now
+            running = max(work.current, _evenly(work.backlog, max(useful, work.drain), work))
     must, running = min(must, busy), min(running, busy, work.most)
     return (must, (Reason.DEADLINE,)) if must > 0 and must >= running else (max(must, running), (Reason.DEFERRED,))
 
 
 def _evenly(backlog: float, seconds: float, work: Deferred) -> int:
-    """So many do it in that time; none while one would not be busy for all of it."""
-    needed = backlog / (work.rate * seconds)
-    return math.ceil(needed - 1e-9) if needed >= 1.0 else 0
+    """So many are busy with it for all of that time. The next one is asked for when it, too, has to begin."""
+    return max(0, math.floor(backlog / (work.rate * seconds) + 1e-9))
 
 
 def _over(seconds: float, work: Deferred) -> int:

@@ -4,9 +4,22 @@ from dataclasses import replace
 
 import pytest
 
-from controllers.domain import Forecast, Horizon, Mode, Pending, Reason, Recommendation, Replicas, Sample
+from controllers.domain import (
+    DecisionWindow,
+    Direction,
+    Forecast,
+    Horizon,
+    Mode,
+    Money,
+    Override,
+    Pending,
+    Reason,
+    Recommendation,
+    Replicas,
+    Sample,
+)
 from controllers.scale.decide import decide
-from controllers.scale.state import LeadTime, Rules, State
+from controllers.scale.state import Changed, LeadTime, Rules, Signal, SignalRules, State
 
 NOW = 1_800_000_000.0
 
@@ -53,6 +66,25 @@ STEADY = State(
     forecast=forecast(20.0),
     known_since=NOW - 3600,
 )
+
+IDLE: dict[str, object] = {"demand": Sample(0.0, NOW), "backlog": Sample(0.0, NOW)}
+LOW: dict[str, object] = {"demand": Sample(10.0, NOW), "forecast": forecast(10.0)}  # six replicas' worth
+THUMBS = SignalRules("thumbs", True, 5.0, 0.95, 1, 0.5)
+
+
+def asked(surge: int = 0, pause: Direction | None = None) -> tuple[Override, ...]:
+    return (Override("o1", NOW - 60, NOW + 600, "ann", surge, pause),)
+
+
+def window(begin: float, end: float, rate: float) -> Forecast:
+    """A forecast that says more of a window than its horizons do."""
+    return replace(forecast(20.0), window=DecisionWindow(begin, end, {0.9: rate, 0.98: rate}))
+
+
+def misses(now: float) -> dict[str, object]:
+    """Of a forecast made six minutes ago, demand is `now`; it said 20 for all the time."""
+    return {"demand": Sample(now, NOW - 5), "forecast": forecast(20.0, age=360.0)}
+
 
 HELD_HIGH = (Recommendation(NOW - 200, 11),)
 
@@ -256,6 +288,250 @@ TABLE: list[tuple[str, dict[str, object], dict[str, object], int | None, set[Rea
         {Reason.FORECAST},
     ),
     (
+        "what measures demand is down: said so, and held",
+        {"demand": None, "forecast": None, "doubt": Reason.DEMAND_DOWN},
+        {},
+        11,
+        {Reason.DEMAND_DOWN, Reason.HOLD},
+    ),
+    (
+        "Prometheus is down: said so, and the last forecast followed upwards",
+        {"demand": None, "backlog": None, "forecast": forecast(28.0), "doubt": Reason.SOURCE_DOWN},
+        {},
+        16,
+        {Reason.SOURCE_DOWN, Reason.BLIND_FOLLOWS_FORECAST},
+    ),
+    (
+        "without data it never falls below what was told, not even to the maximum",
+        {"demand": None, "forecast": forecast(38.0), "replicas": Replicas(18, 18)},
+        {"max_replicas": 15},
+        18,
+        {Reason.HOLD},
+    ),
+    (
+        "without data it still has its minimum",
+        {"demand": None, "forecast": None, "replicas": Replicas(0, 0)},
+        {"min_replicas": 2},
+        2,
+        {Reason.HOLD, Reason.MIN_REPLICAS},
+    ),
+    ("zero is known: to the minimum", {**IDLE, "forecast": None}, {}, 1, {Reason.DEMAND_ZERO, Reason.MIN_REPLICAS}),
+    (
+        "next to nothing foreseen: to zero all the same",
+        {**IDLE, "forecast": forecast(0.0002)},
+        {"min_replicas": 0},
+        0,
+        {Reason.DEMAND_ZERO},
+    ),
+    (
+        "work foreseen brings replicas from zero before it comes",
+        {**IDLE, "forecast": forecast(2.0), "replicas": Replicas(0, 0)},
+        {"min_replicas": 0},
+        2,
+        {Reason.FORECAST, Reason.DEMAND_ZERO},
+    ),
+    (
+        "the least demand of a service brings one replica from zero",
+        {"demand": Sample(1e-12, NOW), "backlog": None, "forecast": None, "replicas": Replicas(0, 0)},
+        {"is_queue": False, "min_replicas": 0},
+        1,
+        {Reason.REACTIVE},
+    ),
+    ("learned concurrency counts, in parts too", {"concurrency": 1.5}, {"concurrency": 4}, 8, {Reason.FORECAST}),
+    (
+        "a dependency binds: no more than brought more throughput",
+        {"demand": Sample(30.0, NOW), "forecast": None, "bound": 12},
+        {},
+        12,
+        {Reason.BOUND_BY_DEPENDENCY},
+    ),
+    (
+        "a dependency binds below what runs: hold, and take nothing away",
+        {"demand": Sample(30.0, NOW), "forecast": None, "bound": 8},
+        {},
+        11,
+        {Reason.BOUND_BY_DEPENDENCY},
+    ),
+    ("the schedule asks for more than the work", {"schedule_floor": 14}, {}, 14, {Reason.SCHEDULE_FLOOR}),
+    (
+        "the schedule's floor holds without data",
+        {"schedule_floor": 14, "demand": None, "forecast": None},
+        {},
+        14,
+        {Reason.SCHEDULE_FLOOR, Reason.HOLD},
+    ),
+    ("a surge is on top of what the work needs", {"overrides": asked(5)}, {}, 16, {Reason.SURGE}),
+    (
+        "a surge that is there already is not added again",
+        {"overrides": asked(5), "replicas": Replicas(16, 16)},
+        {},
+        16,
+        {Reason.SURGE},
+    ),
+    ("a surge is bound by the maximum", {"overrides": asked(50)}, {}, 20, {Reason.SURGE, Reason.MAX_REPLICAS}),
+    (
+        "a surge without data is on top of the minimum, not of what is held",
+        {"overrides": asked(5), "demand": None, "forecast": None},
+        {},
+        11,
+        {Reason.HOLD},
+    ),
+    (
+        "a pause upwards lets it not grow",
+        {"overrides": asked(pause=Direction.UP), "forecast": forecast(30.0)},
+        {},
+        11,
+        {Reason.PAUSED},
+    ),
+    ("a pause upwards lets it fall", {**LOW, "overrides": asked(pause=Direction.UP)}, {}, 6, {Reason.FORECAST}),
+    ("a pause downwards lets it not fall", {**LOW, "overrides": asked(pause=Direction.DOWN)}, {}, 11, {Reason.PAUSED}),
+    ("a pause both ways holds", {**LOW, "overrides": asked(pause=Direction.BOTH)}, {}, 11, {Reason.PAUSED}),
+    (
+        "a pause does not hold what is beyond the bounds",
+        {"overrides": asked(pause=Direction.BOTH)},
+        {"max_replicas": 8},
+        8,
+        {Reason.PAUSED, Reason.MAX_REPLICAS},
+    ),
+    (
+        "scale-in ends none whose minimum billing time is not over",
+        {**LOW, "started": (Recommendation(NOW - 600, 3), Recommendation(NOW - 30, 8))},
+        {},
+        8,
+        {Reason.PAID_ALREADY},
+    ),
+    (
+        "scale-in ends those whose time is over, however many are younger",
+        {**LOW, "started": (Recommendation(NOW - 600, 7), Recommendation(NOW - 30, 4))},
+        {},
+        6,
+        {Reason.FORECAST},
+    ),
+    (
+        "capacity is kept for as long as a start would cost",
+        {"demand": Sample(10.0, NOW), "forecast": forecast(10.0, then=20.0), "start_seconds": 240.0},
+        {},
+        11,
+        {Reason.NEEDED_SOON},
+    ),
+    (
+        "a further demand that needs more decides",
+        {**LOW, "more": (Signal(Sample(24.0, NOW), Sample(0.0, NOW)),)},
+        {"more": (THUMBS,)},
+        13,
+        {Reason.REACTIVE},
+    ),
+    (
+        "a further demand that needs less changes nothing",
+        {"more": (Signal(Sample(4.0, NOW), Sample(0.0, NOW)),)},
+        {"more": (THUMBS,)},
+        11,
+        {Reason.FORECAST},
+    ),
+    (
+        "a further demand that is unknown holds",
+        {**LOW, "more": (Signal(doubt=Reason.DEMAND_DOWN),)},
+        {"more": (THUMBS,)},
+        11,
+        {Reason.DEMAND_DOWN, Reason.HOLD},
+    ),
+    (
+        "a further demand that is unknown keeps no other from growing",
+        {"forecast": forecast(28.0), "more": (Signal(),)},
+        {"more": (THUMBS,)},
+        15,
+        {Reason.FORECAST, Reason.DEMAND_UNKNOWN},
+    ),
+    (
+        "demand beyond what an old forecast said about now corrects it upwards",
+        misses(30.0),
+        {"is_queue": False},
+        16,
+        {Reason.FORECAST, Reason.FORECAST_CORRECTED},
+    ),
+    (
+        "demand far below what an old forecast said corrects it by half at most",
+        {**misses(1.0), "replicas": Replicas(4, 4)},
+        {"is_queue": False},
+        6,
+        {Reason.FORECAST_CORRECTED},
+    ),
+    (
+        "demand within the band corrects nothing",
+        misses(21.0),
+        {"is_queue": False},
+        12,
+        {Reason.FORECAST},
+    ),
+    (
+        "a service: the forecast's own window counts where it is the decision's",
+        {"forecast": window(60.0, 110.0, 26.0)},
+        {"is_queue": False},
+        13,
+        {Reason.FORECAST},
+    ),
+    (
+        "a service: a window of another lead time does not count",
+        {"forecast": window(900.0, 1000.0, 60.0)},
+        {"is_queue": False},
+        12,
+        {Reason.FORECAST},
+    ),
+    (
+        "a service whose lost jobs are dear gets more than its objective asks for",
+        {},
+        {"is_queue": False, "price_per_replica_hour": 12.0, "price_per_late_job": 50.0},
+        13,
+        {Reason.FORECAST, Reason.LEAST_COST},
+    ),
+    (
+        "a service whose lost jobs are cheap gets less",
+        {},
+        {"is_queue": False, "price_per_replica_hour": 12.0, "price_per_late_job": 0.003},
+        10,
+        {Reason.FORECAST, Reason.LEAST_COST},
+    ),
+    (
+        "a queue whose late jobs are dear gets more than its objective asks for",
+        {},
+        {"price_per_replica_hour": 12.0, "price_per_late_job": 50.0},
+        12,
+        {Reason.FORECAST, Reason.LEAST_COST},
+    ),
+    (
+        "a queue at least cost serves the expected load in any case",
+        {},
+        {"price_per_replica_hour": 12.0, "price_per_late_job": 0.000001},
+        11,
+        {Reason.LEAST_COST},
+    ),
+    (
+        "work with a deadline waits",
+        {**IDLE, "backlog": Sample(5.0, NOW), "oldest_age_seconds": 60.0, "replicas": Replicas(0, 0)},
+        {"min_replicas": 0, "deadline_seconds": 21600.0},
+        0,
+        {Reason.DEFERRED},
+    ),
+    (
+        "work with a deadline that can wait no longer",
+        {"backlog": Sample(5.0, NOW), "oldest_age_seconds": 20000.0, "replicas": Replicas(0, 0), "forecast": None},
+        {"min_replicas": 0, "deadline_seconds": 21600.0},
+        1,
+        {Reason.DEADLINE},
+    ),
+    (
+        "work with a deadline, money for one replica: the deadline still counts, the money binds",
+        {
+            "backlog": Sample(80000.0, NOW),
+            "oldest_age_seconds": 60.0,
+            "replicas": Replicas(0, 0),
+            "money": Money(0, 0, 1, 0.0, 1200.0),
+        },
+        {"min_replicas": 0, "deadline_seconds": 21600.0},
+        1,
+        {Reason.DEADLINE, Reason.BUDGET_CAP},
+    ),
+    (
         "a service is sized for the peak of its window",
         {"backlog": None},
         {"is_queue": False},
@@ -272,3 +548,25 @@ def test_decide(
     decision = decide(replace(STEADY, **state), replace(RULES, **rules))  # type: ignore[arg-type]
     assert decision.desired == desired, f"{sentence}: {decision}"
     assert reasons <= set(decision.reasons), f"{sentence}: {decision.reasons}"
+
+
+def test_every_step_that_changes_the_number_says_so_in_order() -> None:
+    state = replace(
+        STEADY, forecast=forecast(34.0), schedule_floor=18, overrides=asked(5), bound=12, money=Money(11, 0, 3, 0, 1200)
+    )
+    decision = decide(state, replace(RULES, up_per_minute=6))
+    assert decision.changes == (
+        Changed(Reason.BOUND_BY_DEPENDENCY, 19, 12),
+        Changed(Reason.SCHEDULE_FLOOR, 12, 18),
+        Changed(Reason.SURGE, 18, 23),
+        Changed(Reason.MAX_REPLICAS, 23, 20),
+        Changed(Reason.RATE_LIMIT, 20, 17),
+        Changed(Reason.BUDGET_CAP, 17, 14),
+    )
+    assert (decision.recommended, decision.desired, decision.unbudgeted) == (20, 14, 17)
+
+
+def test_the_demand_that_decided_is_named() -> None:
+    state = replace(STEADY, more=(Signal(Sample(36.0, NOW), Sample(0.0, NOW)),))
+    assert decide(state, replace(RULES, more=(THUMBS,))).signal == "thumbs"
+    assert decide(replace(state, more=(Signal(Sample(1.0, NOW), Sample(0.0, NOW)),)), RULES).signal is None
