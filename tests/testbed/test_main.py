@@ -25,6 +25,7 @@ def test_help_says_what_it_does_to_the_machine(capsys: pytest.CaptureFixture[str
         "nothing is installed",
         "fetch ",
         "services ",
+        "docker ",
         "where ",
         "clean ",
         "TIDEWISE_CACHE",
@@ -56,6 +57,15 @@ def test_the_services_are_another_tree_and_cleaned_too(cache: Path, capsys: pyte
     assert main(["services"]) == 0
     assert capsys.readouterr().out == f"{tree}\n"
     assert main(["where"]) == 1  # the parts are not there
+    assert main(["clean"]) == 0
+    assert not tree.exists()
+
+
+def test_docker_is_a_third_tree_and_cleaned_too(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = cache / fetch.docker_tree_name(fetch.read_host())
+    tree.mkdir()
+    assert main(["docker"]) == 0
+    assert capsys.readouterr().out == f"{tree}\n"
     assert main(["clean"]) == 0
     assert not tree.exists()
 

@@ -25,6 +25,7 @@ from exporters.runtime.endpoint import (
     EndpointError,
     Request,
     Response,
+    Route,
     json_response,
 )
 from exporters.runtime.process import process_registry
@@ -202,6 +203,28 @@ def test_a_route_gets_the_request_and_gives_the_response(client: Client) -> None
         "body": "Größe",
     }
     assert json.loads(client("/w%C3%B6rter")[2])["path"] == "/wörter"
+
+
+def test_a_path_that_ends_in_an_asterisk_is_that_of_everything_below_it_and_of_no_more() -> None:
+    def named(name: str) -> Route:
+        return lambda request: Response(body=f"{name} {request.path}")
+
+    below = {("GET", "/a/*"): named("a"), ("GET", "/a/b/*"): named("b"), ("GET", "/a/c"): named("c")}
+    endpoint = Endpoint(["127.0.0.1:0"], CollectorRegistry(), process="x", ready=lambda: None, routes=below)
+    endpoint.start()
+    client = Client(endpoint.addresses[0])
+    try:
+        answered = {path: client(path) for path in ("/a/x", "/a/x/y", "/a/b/x", "/a/c", "/a", "/ab/x", "/")}
+    finally:
+        client.connection.close()
+        endpoint.stop()
+    assert {path: body.decode() for path, (status, _, body) in answered.items() if status == 200 and path != "/"} == {
+        "/a/x": "a /a/x",
+        "/a/x/y": "a /a/x/y",
+        "/a/b/x": "b /a/b/x",
+        "/a/c": "c /a/c",
+    }
+    assert b"*" not in answered["/"][2]  # nobody can follow such a link
 
 
 def test_a_path_that_is_not_there_is_told_what_is(client: Client) -> None:
