@@ -15,7 +15,7 @@ COMMANDS: dict[str, str] = {
     "init": "controllers.init.command",
     "overrides": "controllers.scale.steer:overrides",
     "pause": "controllers.scale.steer:pause",
-    "promote": "controllers.scale.promote",
+    "promote": "controllers.promote.command",
     "resume": "controllers.scale.steer:resume",
     "replay": "controllers.replay.command",
     "rules": "controllers.rules",

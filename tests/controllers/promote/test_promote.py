@@ -12,9 +12,9 @@ import yaml
 from controllers.__main__ import main
 from controllers.config import load
 from controllers.domain import Mode, Reason, Sample
-from controllers.scale.evidence import evidence
+from controllers.promote.command import replay_table, told
+from controllers.promote.evidence import evidence
 from controllers.scale.moments import zone_of
-from controllers.scale.promote import told
 from controllers.scale.records import Record, Records
 from controllers.scale.state import Decision, Rules, State
 from testbed.parts import Prometheus
@@ -114,12 +114,29 @@ def test_the_table(tmp_path: Path) -> None:
     )
 
 
+def test_the_table_of_a_replay(tmp_path: Path) -> None:
+    config = load(configuration(tmp_path))
+    runs = {
+        "tidewise": {"money": 9876.4, "replica_hours": 823.04, "slo_minutes": 12.0, "under": 0.0011},
+        "as-it-was": {"money": 14_880.0, "replica_hours": 1240.0, "slo_minutes": 95.0, "under": 0.0088},
+        "hpa": {"money": None, "replica_hours": None, "slo_minutes": None, "under": None},
+    }
+    assert "\n".join(replay_table({"policies": runs}, config.workloads[0])) == (
+        "default/video, a replay of its demand in Prometheus (`tidewise replay --workload` tells more)\n"
+        "                      replica-hours    they cost  SLO minutes  short of the time\n"
+        "  acting                      823.0    9,876 KRW           12             0.11 %\n"
+        "  what ran                  1,240.0   14,880 KRW           95             0.88 %\n"
+        "  an HPA as it comes        unknown  unknown KRW      unknown          unknown %"
+    )
+
+
 def test_what_cannot_act_yet_is_not_promoted_unless_somebody_insists(tmp_path: Path, capsys: Any) -> None:
     target = {"command": {"get": ["false"], "set": ["true", "{replicas}"]}}
     path = configuration(tmp_path, target=target)
     before = path.read_bytes()
     assert run(path, "video", "--write") == 1
     said = capsys.readouterr()
+    assert "no replay of its demand: unreachable" in said.out
     assert f"what acting would have come to is not known: {tmp_path}/decisions: no such folder" in said.out
     assert "  NOT YET  http://127.0.0.1:9 tells nothing (unreachable" in said.out
     assert "  NOT YET  the target cannot be read: " in said.out

@@ -5,20 +5,21 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from controllers import check
+from controllers import check, check_targets
 from controllers.actuators import ACTUATORS, ActuatorError
 from controllers.config import Config, Workload, load
 from controllers.domain import Mode
-from controllers.scale.evidence import Evidence, Side, evidence
+from controllers.promote.evidence import Evidence, Side, evidence
+from controllers.promote.patch import PatchError, diff, with_mode
 from controllers.scale.moments import length, spoken, zone_of
-from controllers.scale.patch import PatchError, diff, with_mode
 from controllers.scale.records import Record, RecordError, backwards
 from controllers.sources.prometheus import Source, SourceError
 from exporters.runtime.config import ConfigError
@@ -26,6 +27,14 @@ from exporters.runtime.config import ConfigError
 DAY = 86_400.0
 TARGET_SECONDS = 10.0
 SHORT_PROOF_SECONDS = DAY
+FEWEST_REPLAY_DAYS = 30.0  # a quarter is played, the rest is history
+LOOKED_AT_BY_CHECK = ("publish", "docker", "haproxy")
+POLICIES = {
+    "tidewise": "acting",
+    "as-it-was": "what ran",
+    "hpa": "an HPA as it comes",
+    "oracle": "who knows the future",
+}
 SHORT_SHARE = 0.01  # of the time with too few ready, more than what ran
 
 
@@ -55,8 +64,8 @@ def main(argv: list[str]) -> int:
     now = time.time()
     ready = True
     if mode is not Mode.SHADOW:
-        print("\n".join(_proof(config, workload, now, options.days)))
-        print()
+        for lines in (_replayed(config, workload, options.days), _proof(config, workload, now, options.days)):
+            print("\n".join(lines), end="\n\n")
         if mode is Mode.ACT:
             findings = list(preconditions(config, workload, now))
             print("can it act?")
@@ -95,6 +104,48 @@ def _days(text: str) -> float:
     return days
 
 
+def _replayed(config: Config, workload: Workload, days: float) -> Iterator[str]:
+    """What a replay of the demand in Prometheus says, beside what ran and an HPA."""
+    try:
+        from controllers.replay.command import summary
+        from controllers.replay.protocol import ProtocolError
+        from controllers.replay.recorded import NothingRecordedError
+    except ImportError as error:
+        yield f"no replay: the Python package {error.name} is missing; install tidewise[forecast]"
+        return
+    try:
+        found = summary(config, workload, Source(config.prometheus), max(days, FEWEST_REPLAY_DAYS))
+    except (SourceError, NothingRecordedError, ProtocolError) as error:
+        yield f"no replay of its demand: {error}"
+        return
+    yield from replay_table(found, workload)
+
+
+def replay_table(found: Mapping[str, Any], workload: Workload) -> Iterator[str]:
+    """`controllers.replay.command.summary` as a table."""
+    currency = workload.price.per_replica_hour.currency if workload.price else None
+    yield f"{workload.identity}, a replay of its demand in Prometheus (`tidewise replay --workload` tells more)"
+    rows = [("", "replica-hours", *(["they cost"] if currency else []), "SLO minutes", "short of the time")]
+    for name, run in found["policies"].items():
+        cost = [f"{_figure(run.get('money'))} {currency}"] if currency else []
+        short = run.get("under")
+        share = _figure(None if short is None else 100 * short, 2)
+        minutes = _figure(run.get("slo_minutes"))
+        rows.append((POLICIES.get(name, name), _figure(run.get("replica_hours"), 1), *cost, minutes, f"{share} %"))
+    yield from _table(rows)
+
+
+def _figure(number: float | None, digits: int = 0) -> str:
+    return "unknown" if number is None else f"{number:,.{digits}f}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        yield f"  {'  '.join(cells)}".rstrip()
+
+
 def _proof(config: Config, workload: Workload, now: float, days: float) -> Iterator[str]:
     """What the records say of the last so many days."""
     try:
@@ -125,10 +176,7 @@ def told(found: Evidence, workload: Workload, zone: ZoneInfo) -> Iterator[str]:
     span = f"{spoken(found.since, zone)} to {spoken(found.until, zone)}"
     unknown = f", {length(found.unknown_seconds)} of it unknown" if found.unknown_seconds >= 60 else ""
     yield f"{workload.identity}, {span}{unknown}, from its decisions"
-    rows = [("", "what ran", "acting"), *_compared(found, workload)]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in rows:
-        yield f"  {row[0].ljust(widths[0])}  {row[1].rjust(widths[1])}  {row[2].rjust(widths[2])}"
+    yield from _table([("", "what ran", "acting"), *_compared(found, workload)])
     yield "  an estimate: in shadow each decision starts from the replicas that somebody else has set"
 
 
@@ -152,7 +200,7 @@ def _minutes(side: Side) -> str:
 def preconditions(config: Config, workload: Workload, now: float) -> Iterator[Finding]:
     """What has to be so before it may act."""
     yield from _measured(config, workload, now)
-    yield _target(workload)
+    yield from _target(config, workload)
     yield from _decided(config, workload, now)
     if workload.price is not None and config.budget is not None and config.budget.token_file is None:
         yield Finding(False, "budget.token_file: is missing, so the ledger would permit no replica with a price")
@@ -181,15 +229,31 @@ def _measured(config: Config, workload: Workload, now: float) -> Iterator[Findin
         yield from (Finding(None, warning) for warning in finding.warnings)
 
 
-def _target(workload: Workload) -> Finding:
-    kind = workload.target.kind
-    if kind == "publish":
-        return Finding(True, "the target is a published number: whoever follows it acts")
-    try:
-        replicas = ACTUATORS[kind](getattr(workload.target, kind)).read_replicas(TARGET_SECONDS)
-    except ActuatorError as error:
-        return Finding(False, f"the target cannot be read: {error}")
-    return Finding(True, f"the target ({kind}) answers: {replicas.ready} ready of {replicas.wanted}")
+def _target(config: Config, workload: Workload) -> Iterator[Finding]:
+    """What `tidewise check` says of its target, as if it acted."""
+    acting = config.model_copy(update={"workloads": [workload.model_copy(update={"mode": Mode.ACT})]})
+    target = workload.target
+    if target.kind not in LOOKED_AT_BY_CHECK:
+        try:
+            replicas = ACTUATORS[target.kind](getattr(target, target.kind)).read_replicas(TARGET_SECONDS)
+        except ActuatorError as error:
+            yield Finding(False, f"the target cannot be read: {error}")
+            return
+        yield Finding(True, f"the target ({target.kind}) answers: {replicas.ready} ready of {replicas.wanted}")
+    lines, _ = check_targets.report(acting, Source(config.prometheus), {})
+    for line in lines:
+        yield Finding(False if line.startswith("error: ") else None if "warning: " in line else True, _bare(line))
+    if target.all_kubernetes:
+        from controllers import check_kubernetes
+
+        found = check_kubernetes.report(acting, {})
+        for line in filter(None, found.lines):
+            warned = False if found.missing else None
+            yield Finding(warned if "warning: " in line else True, _bare(line))
+
+
+def _bare(line: str) -> str:
+    return line.replace("warning: ", "").removeprefix("error: ").strip()
 
 
 def _decided(config: Config, workload: Workload, now: float) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ import yaml
 
 from controllers.config import Config
 from controllers.domain import Mode
-from controllers.scale.patch import PatchError, diff, with_mode
+from controllers.promote.patch import PatchError, diff, with_mode
 from exporters.runtime.config import validate
 
 PATH = Path("tidewise.yaml")
@@ -89,7 +89,9 @@ def test_windows_lines_and_a_file_without_a_last_newline_stay_as_they_are() -> N
 
 
 def test_what_is_shared_by_an_anchor_is_left_to_a_person() -> None:
-    with pytest.raises(PatchError, match=r"workloads\.0\.mode cannot be changed without breaking the file; change it by hand"):
+    with pytest.raises(
+        PatchError, match=r"workloads\.0\.mode cannot be changed without breaking the file; change it by hand"
+    ):
         changed(ANCHOR)
     with pytest.raises(PatchError, match=r"workloads\.1\.mode cannot be changed"):
         changed(ANCHOR, "default/other")

@@ -1,0 +1,1 @@
+"""`tidewise promote`: from shadow to act, workload by workload, with proof."""
