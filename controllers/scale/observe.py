@@ -147,18 +147,21 @@ def _said(
     begins, ends = _by_workload(rows[WINDOW_BEGIN]), _by_workload(rows[WINDOW_END])
     said = {}
     for workload in values.keys() - twice:
-        horizons = tuple(
-            Horizon(
-                int(seconds),
-                value[""],
-                *(_quantiles(found.get(workload, {}).get(seconds, {})) for found in (quantiles, peaks, arrivals)),
-            )
-            for seconds, value in sorted(values[workload].items(), key=lambda item: int(item[0]))
-        )
         begin, end = _only(begins.get(workload, ())), _only(ends.get(workload, ()))
         window = None
-        if begin is not None and end is not None and workload in within:
-            window = DecisionWindow(begin, end, _quantiles(within[workload][""]))
+        try:
+            horizons = tuple(
+                Horizon(
+                    int(seconds),
+                    value[""],
+                    *(_quantiles(found.get(workload, {}).get(seconds, {})) for found in (quantiles, peaks, arrivals)),
+                )
+                for seconds, value in sorted(values[workload].items(), key=lambda item: int(item[0]))
+            )
+            if begin is not None and end is not None and workload in within:
+                window = DecisionWindow(begin, end, _quantiles(within[workload][""]))
+        except (KeyError, ValueError):  # labels of another shape: somebody else's series under these names
+            continue
         said[workload] = (horizons, window)
     return said
 

@@ -85,6 +85,34 @@ def answer(status: int, headers: Mapping[str, str], body: bytes, now: float) -> 
 
     `now` (Unix seconds) only serves a Retry-After that is a date and came without a Date header.
     """
+    return _answer(_success(status, headers, body, now))
+
+
+def rows(status: int, headers: Mapping[str, str], body: bytes, now: float, most: int) -> list[Row]:
+    """An instant vector as plain rows, for answers of tens of thousands of series; those of no finite number left out.
+
+    Raises SourceError as `answer` does, and as well where parts are missing or there are more than `most`.
+    """
+    envelope = _success(status, headers, body, now)
+    warnings = _warnings(envelope)
+    if warnings:
+        raise SourceError(Kind.PARTIAL, f"Prometheus answered in part: {'; '.join(warnings)}")
+    try:
+        kind, result = envelope["data"]["resultType"], envelope["data"]["result"]
+        if kind != "vector":
+            raise SourceError(Kind.BAD_QUERY, f"the expression gives a {kind}; it must give a vector")
+        if len(result) > most:
+            raise SourceError(Kind.OVERLOADED, f"{len(result):,} series where at most {most:,} are read")
+        found = [(row["metric"], float(row["value"][1])) for row in result if "value" in row]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SourceError(Kind.MALFORMED, f"the answer's shape is not Prometheus's ({error!r})") from None
+    if not all(isinstance(labels, dict) for labels, _ in found):
+        raise SourceError(Kind.MALFORMED, "the answer's shape is not Prometheus's (labels are no mapping)")
+    return [row for row in found if math.isfinite(row[1])]
+
+
+def _success(status: int, headers: Mapping[str, str], body: bytes, now: float) -> dict[str, Any]:
+    """The envelope of an answer. Raises SourceError for everything else."""
     if 300 <= status < 400:
         raise SourceError(
             Kind.MALFORMED,
@@ -100,31 +128,7 @@ def answer(status: int, headers: Mapping[str, str], body: bytes, now: float) -> 
     envelope = _envelope(status, headers, body, now)
     if envelope.get("status") != "success" or status >= 300:
         _raise_failure(status, envelope, retry_after(headers, now))
-    return _answer(envelope)
-
-
-def rows(status: int, headers: Mapping[str, str], body: bytes, now: float, most: int) -> list[Row]:
-    """An instant vector as plain rows, for answers of tens of thousands of series; those of no finite number left out.
-
-    Raises SourceError as `answer` does, and as well where parts are missing or there are more than `most`.
-    """
-    if status != 200 or b'"resultType":"vector"' not in body[:200]:
-        answer(status, headers, body, now)  # says what is wrong with it
-        raise SourceError(Kind.MALFORMED, "the answer is no vector")
-    envelope = _envelope(status, headers, body, now)
-    if envelope["status"] != "success":
-        _raise_failure(status, envelope, retry_after(headers, now))
-    warnings = _warnings(envelope)
-    if warnings:
-        raise SourceError(Kind.PARTIAL, f"Prometheus answered in part: {'; '.join(warnings)}")
-    try:
-        result = envelope["data"]["result"]
-        if len(result) > most:
-            raise SourceError(Kind.OVERLOADED, f"{len(result):,} series where at most {most:,} are read")
-        found = [(row["metric"], float(row["value"][1])) for row in result if "value" in row]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise SourceError(Kind.MALFORMED, f"the answer's shape is not Prometheus's ({error!r})") from None
-    return [row for row in found if math.isfinite(row[1])]
+    return envelope
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from controllers.sources import answer as module
-from controllers.sources.answer import DuplicateSeries, Kind, SourceError, answer, retry_after
+from controllers.sources.answer import DuplicateSeries, Kind, SourceError, answer, retry_after, rows
 
 NOW = 1_000_000.0
 
@@ -168,3 +168,29 @@ def test_an_error_carries_the_wish() -> None:
     with pytest.raises(SourceError) as caught:
         answer(503, {"Retry-After": "7"}, b"", NOW)
     assert caught.value.retry_after_seconds == 7.0
+
+
+# all but what lies in times, in ranges and in twins, which plain rows do not look at
+ALIKE = [r for r in REFUSED if "time" not in r[0] and "twice" not in r[0]]
+
+
+class TestRows:
+    """The plain way for answers of tens of thousands of series."""
+
+    @pytest.mark.parametrize(("status", "body", "kind"), [r[1:] for r in ALIKE], ids=[r[0] for r in ALIKE])
+    def test_what_is_refused_otherwise_is_refused_here(self, status: int, body: bytes, kind: Kind) -> None:
+        with pytest.raises(SourceError) as caught:
+            rows(status, {}, body, NOW, 10)
+        assert caught.value.kind is kind
+
+    def test_labels_and_values_as_they_come_and_nothing_that_is_no_finite_number(self) -> None:
+        body = envelope("vector", [row("1.5", a="b"), row("NaN", a="c"), row("+Inf", a="d")])
+        assert rows(200, {}, body, NOW, 10) == [({"a": "b"}, 1.5)]
+
+    def test_a_part_is_no_answer_and_a_bomb_is_refused(self) -> None:
+        with pytest.raises(SourceError, match="answered in part: one store"):
+            rows(200, {}, envelope("vector", [row("1")], warnings=["one store is away"]), NOW, 10)
+        with pytest.raises(SourceError, match="2 series where at most 1 are read"):
+            rows(200, {}, envelope("vector", [row("1", a="b"), row("1", a="c")]), NOW, 1)
+        with pytest.raises(SourceError, match="gives a matrix"):
+            rows(200, {}, envelope("matrix", []), NOW, 1)
