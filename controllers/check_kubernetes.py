@@ -47,9 +47,8 @@ def report(config: Config, learned: Mapping[str, float]) -> Report:
     lines: list[str] = []
     missing = False
     silent: set[tuple[object, object]] = set()
-    for workload in config.workloads:
-        target = workload.target.kubernetes
-        if target is None or (cluster := (target.kubeconfig, target.context)) in silent:
+    for workload, target in [(one, target) for one in config.workloads for target in one.target.all_kubernetes]:
+        if (cluster := (target.kubeconfig, target.context)) in silent:
             continue
         api = shared_api(target.kubeconfig, target.context)
         try:

@@ -62,8 +62,8 @@ def main(argv: list[str]) -> int:
 
 def namespaces(config: Config) -> list[Where]:
     """Where the configuration's Kubernetes targets live, each once."""
-    targets = [workload.target.kubernetes for workload in config.workloads]
-    found = [Where(target.kubeconfig, target.context, target.namespace) for target in targets if target is not None]
+    targets = [target for workload in config.workloads for target in workload.target.all_kubernetes]
+    found = [Where(target.kubeconfig, target.context, target.namespace) for target in targets]
     return list(dict.fromkeys(found))
 
 
