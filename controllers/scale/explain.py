@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
 
-from controllers.domain import Money, Override, Sample
+from controllers.domain import Money, Override, Reason, Replicas, Sample
+from controllers.scale.ahead import correction
 from controllers.scale.decide import decide
 from controllers.scale.meaning import MEANING
 from controllers.scale.moments import length
@@ -45,14 +46,7 @@ def inputs(decision: Decision, state: State, rules: Rules, zone: tzinfo) -> Iter
     if state.oldest_age_seconds is not None:
         yield "oldest work waits", length(state.oldest_age_seconds)
     if state.replicas:
-        pending = ", ".join(f"{p.count} since {p.age_seconds:.0f} s" for p in state.replicas.pending)
-        draining = f", {state.replicas.draining} draining" if state.replicas.draining else ""
-        yield (
-            "replicas",
-            f"{state.replicas.ready} ready of {state.replicas.wanted}"
-            + (f", starting {pending}" if pending else "")
-            + draining,
-        )
+        yield from _replicas(state.replicas)
     if decision.service_seconds:
         yield "one replica", _capacity(decision.service_seconds, state, rules)
     if state.bound is not None:
@@ -65,11 +59,16 @@ def inputs(decision: Decision, state: State, rules: Rules, zone: tzinfo) -> Iter
         yield "demand at its end", expected
     if state.forecast:
         gate = "open" if state.forecast.gate_open else "closed"
-        yield "forecast", f"made {state.now - state.forecast.made_at:.0f} s before, gate {gate}"
+        made = f"made {state.now - state.forecast.made_at:.0f} s before, gate {gate}"
+        if Reason.FORECAST_CORRECTED in decision.reasons:
+            made += f"; scaled by {correction(state.forecast, state.demand):.3g}"
+        yield "forecast", made
     else:
         yield "forecast", "none"
     for signal, asked in zip(state.more, rules.more, strict=False):
-        yield f"also {asked.name}", "; ".join(_further(signal, asked, state.now))
+        yield f"also {asked.name.rpartition('/')[2]}", "; ".join(_further(signal, asked, state.now))
+    if decision.signal is not None:
+        yield "rests on", f"the demand {decision.signal.rpartition('/')[2]}, which needs most"
     yield from _people(state, zone)
     yield from _worth(state, rules, zone)
     yield "slo", promise(rules.deadline_seconds, rules.objective, rules.wait_seconds)
@@ -146,6 +145,22 @@ _WAYS = {"up": "upwards", "down": "downwards", "both": "at all"}
 
 def _number(record: Record) -> tuple[object, ...]:
     return record.decision.desired, record.outcome, record.told
+
+
+def _replicas(replicas: Replicas) -> Iterator[Line]:
+    pending = ", ".join(f"{p.count} since {p.age_seconds:.0f} s" for p in replicas.pending)
+    starting = f", starting {pending}" if pending else ""
+    yield "replicas", f"{replicas.ready} ready of {replicas.wanted}{starting}{_draining(replicas.draining)}"
+    for part in replicas.parts:
+        yield f"  in {part.name}", f"{part.ready} ready of {part.wanted}{_draining(part.draining)}"
+    if replicas.floor is not None:
+        yield "own autoscaler", f"its minimum is {replicas.floor} now; that is what is told"
+    if replicas.unfinished:
+        yield "unfinished", "what was told last is still being carried out"
+
+
+def _draining(count: int) -> str:
+    return f", {count} draining" if count else ""
 
 
 def _people(state: State, zone: tzinfo) -> Iterator[Line]:

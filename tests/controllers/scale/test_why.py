@@ -1,5 +1,6 @@
 """`tidewise why`: the right record found from the end of the files, in words a person can act on."""
 
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from controllers.domain import (
     Horizon,
     Mode,
     Override,
+    PartReplicas,
     Pending,
     Reason,
     Replicas,
@@ -134,7 +136,9 @@ def test_everything_that_went_in_is_told() -> None:
     state = replace(
         STATE,
         lead_time=LeadTime(60.1, 62.3),
-        replicas=Replicas(12, 9, (Pending(2, 31.5),), draining=1),
+        replicas=Replicas(
+            12, 9, (Pending(2, 31.5),), draining=1, floor=4, unfinished=True, parts=(PartReplicas("cloud", 5, 3, 1),)
+        ),
         forecast=Forecast(NOW - 20, NOW + 880, "", True, (horizon,)),
         concurrency=2.0,
         start_seconds=30.0,
@@ -150,7 +154,7 @@ def test_everything_that_went_in_is_told() -> None:
     )
     rules = replace(
         RULES,
-        more=(SignalRules("thumbs", True, 30.0, 0.9, 3, 0.2),),
+        more=(SignalRules("demo/video/thumbs", True, 30.0, 0.9, 3, 0.2),),
         price_per_replica_hour=12.0,
         price_per_late_job=3.0,
     )
@@ -161,6 +165,9 @@ def test_everything_that_went_in_is_told() -> None:
         "  backlog                12.00 waiting or in hand, measured 3 s before",
         "  oldest work waits      2 min",
         "  replicas               9 ready of 12, starting 2 since 32 s, 1 draining",
+        "    in cloud             3 ready of 5, 1 draining",
+        "  own autoscaler         its minimum is 4 now; that is what is told",
+        "  unfinished             what was told last is still being carried out",
         "  one replica            0.5 s a piece (learned), 2 at a time (learned); a start costs 30 s (learned)",
         "  bound                  beyond 14 replicas throughput did not grow",
         (
@@ -180,6 +187,16 @@ def test_everything_that_went_in_is_told() -> None:
         "  without the schedule   ",
     ):
         assert line in text, text
+
+
+def test_which_demand_it_rests_on_and_by_how_much_a_forecast_was_corrected() -> None:
+    forecast = Forecast(NOW - 400, NOW + 500, "", True, (Horizon(120, 10.0), Horizon(900, 10.0)))
+    decision = replace(
+        decide(STATE, RULES), reasons=(Reason.FORECAST, Reason.FORECAST_CORRECTED), signal="demo/video/thumbs"
+    )
+    text = "\n".join(explanation(Record(replace(STATE, forecast=forecast), RULES, decision, Reason.SHADOW)))
+    assert "  rests on               the demand thumbs, which needs most" in text
+    assert re.search(r"  forecast               made 400 s before, gate open; scaled by 1\.\d", text), text
 
 
 def test_deferrable_work_is_told_by_its_deadline() -> None:
