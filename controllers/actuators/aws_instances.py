@@ -219,6 +219,15 @@ class _Fleet:
                 f"hour; see its console output and correct the launch template {self._settings.launch_template}",
                 present,
             )
+        if failures:  # a template that does not boot is not paid for by the dozen
+            starting = sum(i.is_replica and i.stage is Stage.STARTING for i in instances)
+            count = min(count, self._settings.boot_attempts - len(failures) - starting)
+            if count <= 0:
+                raise NoCapacityError(
+                    f"fleet {self._settings.fleet}: the last {len(failures)} were not healthy in time; no more are "
+                    f"started until one of the {starting} that boot is",
+                    present,
+                )
         for number, slot in enumerate(free_slots(instances, count)):
             try:
                 started = self._start_one(slot, predecessor(instances, slot), until)

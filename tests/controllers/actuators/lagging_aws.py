@@ -136,7 +136,7 @@ class _Client:
 
             def do() -> Any:
                 answer = mine(self, **parameters) if mine else getattr(self._real, operation)(**parameters)
-                if operation in SHOWN_LATE:
+                if cloud.lag_seconds and operation in SHOWN_LATE:
                     cloud.shown.append((cloud.now, self._all()))
                 return answer
 
