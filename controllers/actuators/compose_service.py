@@ -113,7 +113,11 @@ def planned(
     more = replicas - len(up)
     newest = pattern(containers)
     if more >= 0:
-        fit = [one for one in containers if one.state in _CAN_START and newest and one.config == newest.config]
+        fit = [
+            one
+            for one in containers
+            if one.state in _CAN_START and newest and one.config == newest.config and one.id not in under_way
+        ]
         start = tuple(sorted(fit, key=lambda one: (one.is_leaving, one.number))[:more])
         begun = {one.id for one in start}
         taken = {one.number for one in containers}
