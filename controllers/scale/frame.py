@@ -18,11 +18,11 @@ class Frame:
 
     now: float
     lead: float
-    lead_median: float
     window: float
     keep: float
     drain: float  # late work is drained over at least so long
     replicas: Replicas  # without those that stand in for a replacement
+    supply: Supply
     state: State
     rules: Rules
     prices: Prices | None
@@ -38,13 +38,15 @@ class Frame:
         return cls(
             now=state.now,
             lead=known.high,
-            lead_median=known.median,
             window=2 * rules.interval_seconds
             + min(delay, rules.data_age_limit_seconds)
             + max(0.0, known.high - known.median),
             keep=keep_seconds(known.high, start, rules.minimum_run_seconds),
             drain=known.high + rules.minimum_run_seconds,
             replicas=replicas,
+            supply=Supply(
+                replicas.ready, tuple([(max(0.0, known.median - p.age_seconds), p.count) for p in replicas.pending])
+            ),
             state=state,
             rules=rules,
             prices=prices,
@@ -53,10 +55,3 @@ class Frame:
     @property
     def end(self) -> float:
         return self.lead + self.window
-
-    @property
-    def supply(self) -> Supply:
-        return Supply(
-            self.replicas.ready,
-            tuple((max(0.0, self.lead_median - p.age_seconds), p.count) for p in self.replicas.pending),
-        )

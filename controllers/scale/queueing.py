@@ -1,6 +1,7 @@
 """How much capacity a load needs: the M/M/c waiting time and a fluid roll-forward of backlog. Pure arithmetic."""
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,31 +71,13 @@ class Wanted:
 
 def interpolate(t: float, times: Sequence[float], values: Sequence[float]) -> float:
     """Linear between the points, flat outside of them."""
-    if t <= times[0]:
+    index = bisect_left(times, t)
+    if index == 0:
         return values[0]
-    for index in range(1, len(times)):
-        if t <= times[index]:
-            left, right = times[index - 1], times[index]
-            share = (t - left) / (right - left) if right > left else 1.0
-            return values[index - 1] + share * (values[index] - values[index - 1])
-    return values[-1]
-
-
-def sampled(step: float, times: Sequence[float], values: Sequence[float]) -> list[float]:
-    """The path in the middle of each of the grid's steps from 0 on: `interpolate` of all of them in one walk."""
-    found: list[float] = []
-    left, before = -math.inf, values[0]
-    for t, value in zip(times, values, strict=True):
-        until = min(GRID_POINTS, max(len(found), math.floor(t / step + 0.5)))  # points up to t
-        if value == before or left == -math.inf:
-            found += [before] * (until - len(found))
-        else:
-            slope = (value - before) / (t - left)
-            found += [before + ((index + 0.5) * step - left) * slope for index in range(len(found), until)]
-        if until == GRID_POINTS:
-            return found
-        left, before = t, value
-    return found + [before] * (GRID_POINTS - len(found))
+    if index == len(times):
+        return values[-1]
+    left, before = times[index - 1], values[index - 1]
+    return before + (t - left) / (times[index] - left) * (values[index] - before)
 
 
 def probability_of_waiting(servers: int, offered: float) -> float:
@@ -145,31 +128,22 @@ def is_steady(replicas: int, rate: float, service: Service, wanted: Wanted) -> b
 def backlog_after(backlog: float, until: float, load: Load, supply: Supply, service: Service) -> float:
     """Work waiting or in hand `until` seconds from now, if nothing is decided.
 
-    Fluid: dB/dt = arrivals - capacity, B >= 0.
+    Fluid: dB/dt = arrivals - capacity, B >= 0; exact, from one time at which either bends to the next.
     """
     if until <= 0:
         return backlog
-    step = until / GRID_POINTS
-    uppers: Sequence[float] = (
-        load.upper * GRID_POINTS if len(load.upper) == 1 else sampled(step, load.times, load.upper)
-    )
-    rate = service.rate
-    capacity, begin = supply.ready * rate, 0
-    for due, count in sorted(supply.arriving):
-        end = min(GRID_POINTS, max(begin, math.ceil(due / step - 0.5)))
-        backlog = _rolled(backlog, uppers[begin:end], capacity, step)
-        capacity, begin = capacity + count * rate, end
-    return _rolled(backlog, uppers[begin:], capacity, step)
-
-
-def _rolled(backlog: float, uppers: Sequence[float], capacity: float, step: float) -> float:
-    """The backlog after so many steps at one capacity."""
-    if not uppers:
-        return backlog
-    if min(uppers) >= capacity or max(uppers) <= capacity:  # it only grows, or only falls
-        return max(0.0, backlog + (sum(uppers) - capacity * len(uppers)) * step)
-    for upper in uppers:
-        backlog = max(0.0, backlog + (upper - capacity) * step)
+    bends = [*load.times, *[due for due, _ in supply.arriving]]
+    t, upper, rate = 0.0, load.upper_at(0.0), service.rate
+    for then in [*sorted([bend for bend in bends if 0.0 < bend < until]), until]:
+        capacity, later = supply.at(t) * rate, load.upper_at(then)
+        first, last = upper - capacity, later - capacity
+        if first < 0.0 < last:  # what is left falls, and from the middle on it grows
+            share = first / (first - last)
+            backlog = max(0.0, backlog + 0.5 * first * share * (then - t))
+            backlog += 0.5 * last * (1.0 - share) * (then - t)
+        else:  # it falls to the end, or grows first
+            backlog = max(0.0, backlog + 0.5 * (first + last) * (then - t))
+        t, upper = then, later
     return backlog
 
 
@@ -190,13 +164,10 @@ class Window:
             return cls(load, start, end, load.middle[0], load.upper[0], load.upper[0])
         half = (end - start) / GRID_POINTS / 2.0
         begin, last = start + half, end - half  # the middle of the grid's first and last step
-        inner = [index for index, t in enumerate(load.times) if begin < t < last]
+        inner = slice(bisect_right(load.times, begin), bisect_left(load.times, last))
         first_upper = load.upper_at(begin)
-        highest_upper = max(first_upper, load.upper_at(last))
-        highest = max(load.middle_at(begin), load.middle_at(last))
-        if inner:
-            highest = max(highest, *[load.middle[index] for index in inner])
-            highest_upper = max(highest_upper, *[load.upper[index] for index in inner])
+        highest_upper = max(first_upper, load.upper_at(last), *load.upper[inner])
+        highest = max(load.middle_at(begin), load.middle_at(last), *load.middle[inner])
         return cls(load, start, end, highest, highest_upper, first_upper)
 
 
