@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Pod:
     config: Path
     log: Path
     upgrade: Callable[[], object]
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def wanted(self) -> int:
         path = f"/apis/apps/v1/namespaces/{self.prod}/deployments/worker"
@@ -142,7 +143,8 @@ def pod(
     found = Pod(kube_cluster, namespace, prod, port, config, tmp_path / "scale.log", upgrade)
     token = tmp_path / "token"
     token.write_text(kube_cluster.token(namespace, "tide-tidewise-scale"))
-    with prometheus, running(found, token):
+    with prometheus, running(found, token) as process:
+        found.processes.append(process)
         yield found
 
 
@@ -161,7 +163,7 @@ def command(arguments: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def running(pod: Pod, token: Path) -> Iterator[None]:
+def running(pod: Pod, token: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`tidewise scale` with the arguments of the Deployment and what its pod would have."""
     path = f"/apis/apps/v1/namespaces/{pod.namespace}/deployments/tide-tidewise-scale"
     (container,) = pod.cluster.request("GET", path)["spec"]["template"]["spec"]["containers"]
@@ -176,7 +178,7 @@ def running(pod: Pod, token: Path) -> Iterator[None]:
         subprocess.Popen(argv, env={**environment, **server}, stdout=log, stderr=subprocess.STDOUT) as process,
     ):
         try:
-            yield
+            yield process
         finally:
             process.terminate()
             try:
@@ -235,3 +237,28 @@ def test_the_right_to_set_goes_with_the_mode(pod: Pod) -> None:
     pod.until(lambda: "action_failed" in pod.reasons(), "a refused action")
     pod.until(lambda: "may not update deployments/scale in API group apps" in pod.page(), "why")
     assert pod.wanted() == 1
+
+
+def test_beside_an_hpa_it_puts_a_floor_and_takes_it_back_when_it_ends(pod: Pod) -> None:
+    """The last one here, for it ends the scaler."""
+    pod.upgrade()
+    hpas = f"/apis/autoscaling/v2/namespaces/{pod.prod}/horizontalpodautoscalers"
+
+    def minimum() -> int:
+        return int(pod.cluster.request("GET", f"{hpas}/theirs")["spec"]["minReplicas"])
+
+    pod.until(lambda: pod.wanted() > 3, "the number that it sets itself")
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "worker"}
+    spec = {"scaleTargetRef": reference, "minReplicas": 2, "maxReplicas": 7}
+    pod.cluster.request("POST", hpas, {"metadata": {"name": "theirs"}, "spec": spec})
+    pod.tell(2)  # and now somebody else's number is what it meets
+    pod.until(lambda: minimum() > 3, "the floor")
+    pod.until(lambda: pod.working() == minimum(), "the HPA's pods")
+    pod.until(lambda: "floor_told" in pod.reasons(), "what it says of it")
+    found = pod.cluster.request("GET", f"{hpas}/theirs")
+    assert (found["spec"]["maxReplicas"], found["metadata"]["annotations"]["tidewise.io/floor-original"]) == (7, "2")
+    (process,) = pod.processes
+    process.terminate()
+    assert process.wait(30) == 0
+    assert minimum() == 2
+    assert "annotations" not in pod.cluster.request("GET", f"{hpas}/theirs")["metadata"]
