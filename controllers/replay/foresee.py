@@ -2,7 +2,7 @@
 
     every refit: select()          as the process does it, its memory carried from fit to fit
     every step:  path ─▶ quantiles of each horizon, and of the window that a decision's replicas are for
-    every five minutes (or step): the gate, and how far the last hours' errors move and widen the bands
+    every ten minutes (or step): the gate; every hour: how far the last hours' errors move and widen the bands
 
 A rate is measured live: when a step of the trace begins, its value is the newest that is known, and the forecast made
 then is about the steps after it. So bins are stamped with their begin here. Pure: no client, clock or environment.
@@ -31,7 +31,7 @@ QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.65, 0.8, 0.9, 0.95, 0.975, 0.985, 0.99, 0.9
 HORIZONS = (120, 300, 900, 1800, 3600)
 REFIT_SECONDS = 3600.0
 HEAVY_SECONDS = 86_400.0
-CHECK_SECONDS = 300.0
+CHECK_SECONDS = 600.0
 HISTORY_DAYS, HISTORY_DAYS_HOURLY = 30.0, 365.0
 HOUR = 3600.0
 
@@ -166,6 +166,8 @@ class _Said:
         origins = np.unique(np.concatenate((*recent, *behind, np.arange(place, count))).astype(np.int64))
         said = asked(fitted, plain, calendar, origins)
         paths = said[fitted.model]
+        state: adaptive.State | None = None
+        heard = 0
         for check, late, followed in zip(checks, recent, behind, strict=True):
             known = seen.first(check + 1)
             at = np.searchsorted(origins, late)
@@ -174,7 +176,9 @@ class _Said:
             live = judge(known, fitted, late, paths[at], naives, actual, censored)
             skill = skill_of(known, fitted, late, paths[at], naives)
             was_open = gate_of(fitted, live, skill, was_open) is Gate.OPEN
-            state, _ = ahead.follow(fitted.ahead, known, followed, paths[np.searchsorted(origins, followed)])
+            if state is None or len(followed) != heard:  # it looks at full hours
+                state, _ = ahead.follow(fitted.ahead, known, followed, paths[np.searchsorted(origins, followed)])
+                heard = len(followed)
             mine = np.arange(check, min(check + every, count))
             # of the last hour's errors those are known that had come due at each step
             actual, censored = outcome(seen.first(int(mine[-1]) + 1), late, fitted.steps)
