@@ -38,6 +38,11 @@ class Board(Collector):
         self._told: dict[str, Told] = {}
         self._lock = threading.Lock()
         self._watchers: list[Callable[[], None]] = []
+        self._leads: Callable[[], bool] = lambda: True
+
+    def only_while(self, leads: Callable[[], bool]) -> None:
+        """Its numbers count only while this is so: what a deposed leader said is nobody's word any more."""
+        self._leads = leads
 
     def tell(self, workload: str, replicas: int, valid_seconds: float) -> None:
         """From now on, for so long."""
@@ -47,9 +52,9 @@ class Board(Collector):
             changed()
 
     def number(self, workload: str) -> int | None:
-        """None: nothing was told, or it no longer counts."""
+        """None: nothing was told, or it does not count any more."""
         told = self._told.get(workload)
-        return told.replicas if told is not None and self._clock() < told.until else None
+        return told.replicas if told is not None and self._clock() < told.until and self._leads() else None
 
     def watch(self, changed: Callable[[], None]) -> None:
         """`changed` is called after each number that is told, in the thread that tells it; it must not wait."""

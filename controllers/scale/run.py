@@ -57,6 +57,8 @@ def build(config: Config, source: Source) -> Controller:
     leader = Leader(config.scale.lease, silence_seconds=3 * deadline_seconds) if config.scale.lease else None
     purse = purse_of(config)
     following = followers(config)
+    if leader is not None:
+        following.board.only_while(leader.may_act)
     actuators = {w.identity: actuator_of(w, source, following) for w in config.workloads}
     scaler = Scaler(config, source, actuators, purse, book, leader, overrides)
 

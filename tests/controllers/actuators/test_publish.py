@@ -86,6 +86,15 @@ def test_a_number_counts_for_so_long_and_is_then_no_zero(make: Any, board: Board
     assert (on_page(board), board.number(WORKLOAD)) == (None, None)
 
 
+def test_a_deposed_leaders_number_does_not_count(make: Any, board: Board) -> None:
+    leads = [True]
+    board.only_while(lambda: leads[0])
+    make().apply(4, 1.0)
+    assert on_page(board) == 4
+    leads[0] = False
+    assert (on_page(board), board.number(WORKLOAD)) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("answers", "told", "expected"),
     [
