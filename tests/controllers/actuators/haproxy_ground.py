@@ -67,6 +67,7 @@ class Ground:
 
     def __enter__(self) -> Self:
         self.haproxy.start()
+        until((self.folder / "admin.sock").exists)  # HAProxy 3.0 may be a moment later with it than with its port
         return self
 
     def __exit__(

@@ -1,4 +1,7 @@
-"""What HAProxy 2.6 answers over its socket, word for word, as values and as sentences; its file, read and written."""
+"""What HAProxy 2.6 answers over its socket, word for word, as values and as sentences; its file, read and written.
+
+HAProxy 3.0.11 gives the same columns and the same words, with another empty line behind some of them.
+"""
 
 import contextlib
 import errno
@@ -91,6 +94,7 @@ ADD = "add server be_app/x 10.0.0.5:80 check"
         ("set server be_app/x state ready", "\n", None, ""),
         (ADD, "New server registered.\n\n", None, ""),
         ("del server be_app/x", "Server deleted.\n", None, ""),
+        ("del server be_app/x", "Server deleted.\n\n", None, ""),  # 3.0
         (
             ADD,
             "No such backend.\n",
