@@ -151,13 +151,17 @@ def configured(target: Any, **scale: Any) -> Config:
     [
         (
             configured({"publish": {"ready": READY, "valid_seconds": 29}}),
-            "default/video: target.publish.valid_seconds: found 29, but a decision comes every 15 s and one may be "
-            "late; write at least 30",
+            (
+                "default/video: target.publish.valid_seconds: found 29, but a decision comes every 15 s and one may be "
+                "late; write at least 30"
+            ),
         ),
         (
             configured({"command": {"get": ["true"], "set": ["true", "{replicas}"]}}, external_scaler={}),
-            "scale.external_scaler: nobody can follow anything there, for no workload has the target 'publish'; give "
-            "one that target, or take this out",
+            (
+                "scale.external_scaler: nobody can follow anything there, for no workload has the target 'publish'; give "
+                "one that target, or take this out"
+            ),
         ),
     ],
 )
