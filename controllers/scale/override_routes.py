@@ -44,11 +44,11 @@ class _Ending(BaseModel):
 def routes(
     book: Overrides,
     steered: Mapping[str, Steered],
-    decided: Callable[[str], int | None],
+    needed: Callable[[str], int | None],
     refused: Callable[[Request], Response | None],
     clock: Callable[[], float] = time.time,
 ) -> Mapping[tuple[str, str], Route]:
-    """`decided`: the number of the last decision. `refused`: the answer to a request that has no right to ask.
+    """`needed`: what the last decision held to be needed. `refused`: the answer to a request that has no right to ask.
 
     200 is on the disk; 400, 404 and 409 are refused for good; 503 was not kept.
     """
@@ -73,7 +73,7 @@ def routes(
         except OverrideError as error:
             return _error(503, str(error))
         active = book.active(asked.workload, now)
-        bound = _bound(kept, active, decided(asked.workload), steered[asked.workload])
+        bound = _bound(kept, active, needed(asked.workload), steered[asked.workload])
         return json_response({"override": shown(Entry(asked.workload, kept), now), "said": bound})
 
     def end(request: Request) -> Response:
@@ -118,7 +118,7 @@ def _wrong(asked: _Asked, now: float) -> str | None:
     return None
 
 
-def _bound(kept: Override, active: tuple[Override, ...], decided: int | None, steered: Steered) -> list[str]:
+def _bound(kept: Override, active: tuple[Override, ...], needed: int | None, steered: Steered) -> list[str]:
     """What people should know of what they asked for."""
     said = []
     if steered.mode is not Mode.ACT:
@@ -127,10 +127,12 @@ def _bound(kept: Override, active: tuple[Override, ...], decided: int | None, st
         )
     if not kept.surge:
         return said
+    if needed is not None:
+        said.append(f"on top of what is needed, {needed} now")
     surge = sum(one.surge for one in active)
     if surge > kept.surge:
         said.append(f"with what was asked for before it is +{surge}")
-    if surge > steered.max_replicas or (decided is not None and decided + kept.surge > steered.max_replicas):
+    if surge > steered.max_replicas or (needed is not None and needed + kept.surge > steered.max_replicas):
         said.append(f"bounded by max {steered.max_replicas}")
     if any(one.pause in (Direction.UP, Direction.BOTH) for one in active):
         said.append("it is paused, so nothing is added until that ends; `tidewise resume` ends all overrides of it")

@@ -67,10 +67,10 @@ class Published(Collector):
                 self._refused[workload] += 1
         self._shown, self._standing = shown, standing
 
-    def decided(self, workload: str) -> int | None:
-        """The number of the workload's last decision."""
+    def needed(self, workload: str) -> int | None:
+        """What the workload's last decision held to be needed; a surge is on top of it."""
         one = self._shown.get(workload)
-        return one.record.decision.desired if one else None
+        return one.record.decision.recommended if one else None
 
     def source_answered(self, error_kind: str | None) -> None:
         """Whether Prometheus answered in this step; the kind of error if not."""

@@ -90,7 +90,7 @@ def build(config: Config, source: Source) -> Controller:
             **override_routes.routes(
                 overrides,
                 {w.identity: override_routes.Steered(w.mode, w.replicas.max) for w in config.workloads},
-                scaler.published.decided,
+                scaler.published.needed,
                 refused,
             ),
         },

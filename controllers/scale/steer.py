@@ -42,11 +42,11 @@ def surge(argv: list[str]) -> int:
     """`tidewise surge WORKLOAD +N --until WHEN`. Raises ConfigError."""
     parser = _parser(
         "surge",
-        "More replicas of a workload than the scaler decides, until a time. Within replicas.max and the budget.",
+        "More replicas of a workload than it needs, until a time. Within replicas.max and the budget.",
         "Example: tidewise surge video-analysis +5 --until 21:00 --note 'launch on television'",
     )
     parser.add_argument("workload", help="name or namespace/name")
-    parser.add_argument("replicas", type=_surge, metavar="+N", help="so many more than decided")
+    parser.add_argument("replicas", type=_surge, metavar="+N", help="so many on top of what is needed")
     return _begin(parser, argv)
 
 

@@ -174,14 +174,22 @@ ASKED = {"id": "33333333", "workload": NAME, "by": "ann@desk", "until": NOW + 60
 @pytest.mark.parametrize(
     ("sentence", "changes", "status", "said"),
     [
-        ("as it should be", {}, 200, []),
-        ("more than there may ever be", {"surge": 9}, 200, ["bounded by max 4"]),
-        ("more than there may be beside those decided", {"surge": 4}, 200, ["bounded by max 4"]),
+        ("as it should be", {}, 200, ["on top of what is needed, 1 now"]),
+        ("more than there may ever be", {"surge": 9}, 200, ["on top of what is needed, 1 now", "bounded by max 4"]),
+        (
+            "more than there may be beside those decided",
+            {"surge": 4},
+            200,
+            ["on top of what is needed, 1 now", "bounded by max 4"],
+        ),
         (
             "of a workload in shadow",
             {"workload": "default/shy"},
             200,
-            ["its mode is shadow: this is decided and published, and nothing is told to the target"],
+            [
+                "its mode is shadow: this is decided and published, and nothing is told to the target",
+                "on top of what is needed, 1 now",
+            ],
         ),
         ("a pause", {"surge": 0, "pause": "up"}, 200, []),
         ("neither", {"surge": 0}, 400, "give exactly one of surge (1 or more) and pause (up, down, both)"),
@@ -219,6 +227,7 @@ def test_surges_add_up_and_a_pause_upwards_beside_one_is_told(path: Path) -> Non
     ask("POST", "/override", {**ASKED, "id": "44444444", "surge": 0, "pause": "both"})
     _, answer = ask("POST", "/override", {**ASKED, "id": "55555555", "surge": 1})
     assert answer["said"] == [
+        "on top of what is needed, 1 now",
         "with what was asked for before it is +2",
         "it is paused, so nothing is added until that ends; `tidewise resume` ends all overrides of it",
     ]

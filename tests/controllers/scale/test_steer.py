@@ -93,6 +93,7 @@ def test_a_surge_is_kept_and_told_with_its_end_and_its_bound(desk: Desk, capsys:
     assert run(desk, "surge", "video", "+5", "--until", "2h", "--note", "launch\non television") == 0
     assert without_times(capsys.readouterr().out) == (
         f"default/video: +5 until WHEN (in 2 h), by {who()}: launch on television\n"
+        "  on top of what is needed, 1 now\n"
         "  bounded by max 4\n"
         "  to end it sooner: tidewise resume default/video\n"
     )
