@@ -1,5 +1,6 @@
 """An Auto Scaling group of the user's, on moto, and by botocore's Stubber where moto is laxer than AWS."""
 
+import functools
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -179,16 +180,19 @@ def test_a_group_that_is_not_there_is_named(cloud: Cloud) -> None:
         cloud.actuator(auto_scaling_group=NAME).read_replicas(SECONDS)
 
 
+@functools.cache
+def client(service: str) -> Any:
+    return boto3.client(service, region_name=REGION, aws_access_key_id="x", aws_secret_access_key="x")
+
+
 class Script:
     """AWS's answers, word by word: a request that differs from its line, or is not in it, fails the test."""
 
     def __init__(self, *services: str) -> None:
-        keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x"}
-        made = {name: boto3.client(name, region_name=REGION, **keys) for name in services}
-        self.stubs = {name: Stubber(client) for name, client in made.items()}
+        self.stubs = {name: Stubber(client(name)) for name in services}
         for stub in self.stubs.values():
             stub.activate()
-        self.account = Account(REGION, make=made.__getitem__)
+        self.account = Account(REGION, make=client)
 
     def expects(self, service: str, operation: str, asked: dict[str, Any], answer: dict[str, Any]) -> None:
         self.stubs[service].add_response(operation, answer, asked)
@@ -196,6 +200,7 @@ class Script:
     def over(self) -> None:
         for stub in self.stubs.values():
             stub.assert_no_pending_responses()
+            stub.deactivate()
 
 
 def described(desired: int, instances: int) -> dict[str, Any]:
@@ -289,7 +294,7 @@ def test_the_words_of_starting_an_instance() -> None:
     script.over()
 
 
-def test_a_group_that_counts_in_weights_is_refused(cloud: Cloud) -> None:
+def test_a_group_that_counts_in_weights_is_refused() -> None:
     weighted = described(4, 1)
     weighted["AutoScalingGroups"][0]["MixedInstancesPolicy"] = {
         "LaunchTemplate": {"Overrides": [{"InstanceType": "c7g.4xlarge", "WeightedCapacity": "4"}]}
@@ -298,3 +303,4 @@ def test_a_group_that_counts_in_weights_is_refused(cloud: Cloud) -> None:
     script.expects("autoscaling", "describe_auto_scaling_groups", {"AutoScalingGroupNames": [NAME]}, weighted)
     with pytest.raises(ActuatorError, match=r"it counts in weights \(WeightedCapacity\)"):
         aws_actuator(AwsTarget(region=REGION, auto_scaling_group=NAME), script.account).read_replicas(SECONDS)
+    script.over()

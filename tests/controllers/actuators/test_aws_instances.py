@@ -256,7 +256,7 @@ def test_after_a_failure_to_boot_only_so_many_are_tried_at_once(cloud: Cloud, gr
     actuator.apply(8, SECONDS)
     assert cloud.count("run_instances") == 1 + 3
     with pytest.raises(
-        NoCapacityError, match="the last 1 were not healthy in time; .* until one of the 3 that boot is"
+        NoCapacityError, match=r"the last 1 were not healthy in time; .* until one of the 3 that boot is"
     ):
         actuator.apply(8, SECONDS)
     cloud.sick_ones.clear()

@@ -117,9 +117,11 @@ def test_step_by_step_it_comes_to_the_division_and_stays_there(parts: list[Part]
     """Where all have capacity and whatever is told comes about."""
     least, most = bounds(parts)
     total = min(max(total, least), most)
-    parts = [replace(p, is_open=True) for p in parts]
+    parts = [replace(p, is_open=True, ready=p.wanted) for p in parts]
     for _ in range(200):
         numbers = next_numbers(total, parts)
+        if numbers == tuple(p.wanted for p in parts):
+            break
         parts = [replace(p, wanted=n, ready=n) for p, n in zip(parts, numbers, strict=True)]
     if parts[0].price is None or len({p.price for p in parts}) == len(parts):
         assert tuple(p.wanted for p in parts) == split(total, parts)
