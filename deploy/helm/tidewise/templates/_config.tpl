@@ -20,7 +20,8 @@ tidewise.yaml: what `config` says, and where it says nothing, what only the char
       "scale" (dict
         "listen" (list "0.0.0.0:9813")
         "records" (printf "%s/decisions" $state)
-        "replacements" (printf "%s/replacements.json" $state)) -}}
+        "replacements" (printf "%s/replacements.json" $state)
+        "overrides" (printf "%s/overrides.jsonl" $state)) -}}
 {{- if $token.prometheus -}}{{- $_ := set $known.prometheus "bearer_file" $token.prometheus -}}{{- end -}}
 {{- if $token.scale -}}{{- $_ := set $known.scale "token_file" $token.scale -}}{{- end -}}
 {{- if $values.scale.lease.enabled -}}
