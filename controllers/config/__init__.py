@@ -149,7 +149,22 @@ def contradictions(config: Config) -> list[str]:
             )
         seen.setdefault(workload.identity, index)
     problems += target_mistakes(config.workloads, config.budget is not None)
-    return problems + _strangers(config) + _floors(config)
+    return problems + _deadlines(config) + _strangers(config) + _floors(config)
+
+
+def _deadlines(config: Config) -> list[str]:
+    """Work that can wait waits in a queue: of anything else nobody knows how much has to be done."""
+    found = [
+        (f"workloads.{index}" + (f".also.{number - 1}" if number else ""), signal)
+        for index, workload in enumerate(config.workloads)
+        for number, signal in enumerate(workload.signals())
+    ]
+    return [
+        f"{place}.slo.deadline: found {signal.slo.deadline} without a queue; "
+        "only work that waits in a queue can have a deadline, write wait_seconds"
+        for place, signal in found
+        if signal.slo.deadline is not None and signal.demand.queue is None
+    ]
 
 
 def _strangers(config: Config) -> list[str]:

@@ -118,3 +118,15 @@ def test_a_workload_is_found_by_either_name_unless_that_is_ambiguous(tmp_path: P
     assert found is not None
     assert found.namespace == "prod"
     assert config.workload("prod/other") is None
+
+
+def test_a_deadline_needs_a_queue_to_wait_in(tmp_path: Path) -> None:
+    text = added(
+        "also: [{name: llm, service: llm, slo: {deadline: 6h}}, {name: later, queue: later, slo: {deadline: 6h}}]"
+    )
+    with pytest.raises(ConfigError) as caught:
+        loaded(tmp_path, text)
+    assert "workloads.0.also.0.slo.deadline: found 6h without a queue; only work that waits in a queue" in str(
+        caught.value
+    )
+    assert "also.1" not in str(caught.value)
