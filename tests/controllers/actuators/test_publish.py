@@ -159,8 +159,8 @@ def configured(target: Any, **scale: Any) -> Config:
         (
             configured({"command": {"get": ["true"], "set": ["true", "{replicas}"]}}, external_scaler={}),
             (
-                "scale.external_scaler: nobody can follow anything there, for no workload has the target 'publish'; give "
-                "one that target, or take this out"
+                "scale.external_scaler: nobody can follow anything there, for no workload has the target 'publish'; "
+                "give one that target, or take this out"
             ),
         ),
     ],
