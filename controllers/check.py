@@ -107,7 +107,7 @@ def main(argv: list[str]) -> int:
         print(f"prometheus.url: {source.url} tells nothing ({error})", file=sys.stderr)
         print("Start it or correct the address; --no-prometheus looks at the file only.", file=sys.stderr)
         if not options.no_cluster:
-            _look_at_kubernetes(config, {})
+            _look_at_kubernetes(config)
         return 1
     mistakes = [mistake for finding in findings.workloads.values() for mistake in finding.mistakes]
     print(f"{source.url}: answers\n")
@@ -115,7 +115,7 @@ def main(argv: list[str]) -> int:
     for mistake in mistakes:
         print(f"{path}: {mistake}", file=sys.stderr)
     missing = [row for finding in findings.workloads.values() for row in finding.rows if row.required and row.problem]
-    lacks = False if options.no_cluster else _look_at_kubernetes(config, _service_seconds(findings))
+    lacks = False if options.no_cluster else _look_at_kubernetes(config, source, _service_seconds(findings))
     lines, unscaled = (
         ([], False) if options.no_cluster else check_targets.report(config, source, _service_seconds(findings))
     )
@@ -130,13 +130,15 @@ def _service_seconds(findings: Findings) -> dict[str, float]:
     return {name: row.sample.value for name, row in rows.items() if row.sample is not None}
 
 
-def _look_at_kubernetes(config: Config, service_seconds: Mapping[str, float]) -> bool:
+def _look_at_kubernetes(
+    config: Config, source: Source | None = None, service_seconds: Mapping[str, float] | None = None
+) -> bool:
     """Prints what the cluster says of the targets. Whether something is missing there."""
     if not any(workload.target.all_kubernetes for workload in config.workloads):
         return False
     from controllers import check_kubernetes
 
-    found = check_kubernetes.report(config, service_seconds)
+    found = check_kubernetes.report(config, check_kubernetes.taken(config, source, service_seconds or {}))
     print("\n".join(("", *found.lines)))
     return found.missing
 

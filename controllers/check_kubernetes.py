@@ -15,8 +15,10 @@ from controllers.actuators.kubernetes_scalers import place_of as scalers_place
 from controllers.config import Config, KubernetesTarget, Workload
 from controllers.domain import Mode
 from controllers.kubernetes_api import Api, ApiError, Json, Place
+from controllers.sources.prometheus import Source, SourceError
 
 SECONDS = 10.0  # for one workload
+LONGEST_QUERY = "max by (system, queue) (max_over_time(queue:process_seconds:p99_5m[1d]))"
 LONGEST = 3.0  # times the mean: 95 % of what takes an exponential time is done by then
 
 
@@ -42,12 +44,37 @@ class Report:
     missing: bool = False
 
 
-def report(config: Config, learned: Mapping[str, float]) -> Report:
-    """What is to be said of all Kubernetes targets. `learned`: seconds that one piece of work takes, by workload."""
+@dataclass(frozen=True, slots=True)
+class Takes:
+    """Seconds that one piece of work takes, as measured. None: nobody does."""
+
+    mean: float | None = None
+    longest: float | None = None  # the 99th percentile of some five minutes
+
+
+def taken(config: Config, source: Source | None, means: Mapping[str, float]) -> dict[str, Takes]:
+    """By workload. `means`: as measured. The longest are asked for, where a system keeps the times of its work."""
+    longest: dict[tuple[str, str], float] = {}
+    if source is not None:
+        try:
+            found = source.instant(LONGEST_QUERY, deadline_seconds=SECONDS)
+            for series in found:
+                queue = series.labels.get("system", ""), series.labels.get("queue", "")
+                longest[queue] = series.samples[-1].value
+        except SourceError as error:
+            print(f"warning: how long the longest work takes could not be asked ({error}); its mean counts")
+    return {
+        one.identity: Takes(means.get(one.identity), longest.get((one.demand.system, one.demand.queue or "")))
+        for one in config.workloads
+    }
+
+
+def report(config: Config, takes: Mapping[str, Takes]) -> Report:
+    """What is to be said of all Kubernetes targets. `takes`: by workload."""
     lines: list[str] = []
     missing = False
     silent: set[tuple[object, object]] = set()
-    for workload, target in [(one, target) for one in config.workloads for target in one.target.all_kubernetes]:
+    for workload, target in [pair for one in config.workloads for pair in _told_as(one)]:
         if (cluster := (target.kubeconfig, target.context)) in silent:
             continue
         api = shared_api(target.kubeconfig, target.context)
@@ -57,11 +84,19 @@ def report(config: Config, learned: Mapping[str, float]) -> Report:
             silent.add(cluster)
             lines.append(f"warning: Kubernetes cannot be asked ({error}), so its targets were not looked at")
             continue
-        said = told(workload, target, found, learned.get(workload.identity))
+        said = told(workload, target, found, takes.get(workload.identity, Takes()))
         lines += [f"{workload.identity}: {line}" for line in said]
         acts = workload.mode is Mode.ACT
         missing = missing or (acts and bool(found.missing or found.problem or _refusal(target, found)))
     return Report(tuple(lines), missing)
+
+
+def _told_as(workload: Workload) -> list[tuple[Workload, KubernetesTarget]]:
+    """Its Kubernetes targets. One of several is never a floor: those are added up, and a floor is no number."""
+    targets = workload.target.all_kubernetes
+    if workload.target.several is not None:
+        targets = [target.model_copy(update={"beside": "refuse"}) for target in targets]
+    return [(workload, target) for target in targets]
 
 
 def look(api: Api, workload: Workload, target: KubernetesTarget, replaced: bool, until: float) -> Found:
@@ -132,7 +167,7 @@ def _grace_seconds(api: Api, scale: Place, body: Json, until: float) -> float | 
         raise
 
 
-def told(workload: Workload, target: KubernetesTarget, found: Found, learned: float | None) -> list[str]:
+def told(workload: Workload, target: KubernetesTarget, found: Found, takes: Takes) -> list[str]:
     """The lines about one target: how it will be told, then the warnings."""
     _, kind, name = object_of(target)
     if found.problem is not None:
@@ -141,7 +176,7 @@ def told(workload: Workload, target: KubernetesTarget, found: Found, learned: fl
     if found.missing:
         rights = ", ".join(found.missing)
         lines.append(f"warning: it may not {rights} in namespace {target.namespace}; grant it, see docs/kubernetes.md")
-    if (grace := _grace(workload, kind, name, found.grace_seconds, learned)) is not None:
+    if (grace := _grace(workload, kind, name, found.grace_seconds, takes)) is not None:
         lines.append(f"warning: {grace}")
     for scaler in found.scalers:
         if workload.replicas.max > scaler.maximum:
@@ -177,19 +212,21 @@ def _refusal(target: KubernetesTarget, found: Found) -> str | None:
     return obstacle(list(found.scalers))
 
 
-def _grace(workload: Workload, kind: str, name: str, grace: float | None, learned: float | None) -> str | None:
+def _grace(workload: Workload, kind: str, name: str, grace: float | None, takes: Takes) -> str | None:
     """Why a busy worker may be killed, and what to write; None where it may finish, or nothing is known."""
-    configured = workload.capacity.service_seconds
-    seconds, source = max(
-        (learned or 0.0, "as measured"), (configured or 0.0, "as capacity.service_seconds says"), key=lambda one: one[0]
+    mean, source = max(
+        (takes.mean or 0.0, "as measured"),
+        (workload.capacity.service_seconds or 0.0, "as capacity.service_seconds says"),
+        key=lambda one: one[0],
     )
-    needed = math.ceil(LONGEST * seconds)
+    needed = math.ceil(LONGEST * mean if takes.longest is None else max(takes.longest, mean))
     if grace is None or grace >= needed:
         return None
-    fate = "a busy worker is killed before it is done" if grace < seconds else "longer ones are cut off"
+    fate = "a busy worker is killed before it is done" if grace < mean else "longer ones are cut off"
+    longest = "" if takes.longest is None else f", and up to {takes.longest:.3g} s (99 % of it)"
     return (
         f"its pods have {grace:g} s to end in (terminationGracePeriodSeconds) and one piece of work takes "
-        f"{seconds:.3g} s on average, {source}: {fate} when it is scaled in; write "
+        f"{mean:.3g} s on average, {source}{longest}: {fate} when it is scaled in; write "
         f"terminationGracePeriodSeconds: {needed} in the pod template of {kind} {name}"
     )
 

@@ -34,6 +34,8 @@ def several_actuator(
 def _of_its_kind(target: Target) -> Actuator:
     from controllers.actuators import ACTUATORS  # here, for the registry imports this file
 
+    if target.kubernetes is not None:  # a floor is no number of replicas, and several are added up
+        return ACTUATORS["kubernetes"](target.kubernetes.model_copy(update={"beside": "refuse"}))
     return ACTUATORS[target.kind](getattr(target, target.kind))
 
 

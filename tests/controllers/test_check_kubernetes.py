@@ -11,7 +11,7 @@ import yaml
 from controllers.actuators.kubernetes import shared_api
 from controllers.actuators.kubernetes_scalers import HPA, SCALED_OBJECT, parsed
 from controllers.check import main
-from controllers.check_kubernetes import Found, report, told
+from controllers.check_kubernetes import Found, Takes, report, told
 from controllers.config import Config, Workload
 from testbed.kube.cluster import Cluster as ControlPlane
 
@@ -79,29 +79,32 @@ STATEFUL = [
 SLOW = {"capacity": {"service_seconds": 45}}
 IDLE = {"scaleTargetRef": {"name": "worker"}, "idleReplicaCount": 0, "minReplicaCount": 1}
 KEDA = parsed(SCALED_OBJECT, "prod", {"metadata": {"name": "jobs"}, "spec": IDLE})
-TOLD: list[tuple[str, Json, Found, float | None, list[str]]] = [
-    ("30 s are enough for 10 s of work", {}, Found(grace_seconds=30), 10.0, [HOW]),
-    ("30 s are too few for 45 s", SLOW, Found(grace_seconds=30), 10.0, [HOW, grace(30, 135, KILLED)]),
-    ("30 s are too few for the longest of 12.5 s", {}, Found(grace_seconds=30), 12.5, [HOW, grace(30, 38, CUT)]),
-    ("nothing is said of a grace period that is not known", {}, Found(), 99.0, [HOW]),
-    ("nor of work that nobody has measured", {}, Found(grace_seconds=1), None, [HOW]),
-    ("a floor", {}, Found(scalers=(hpa(),)), None, [floor(BUSY, 2, 10)]),
-    ("no floor is wanted", {"beside": "refuse"}, Found(scalers=(hpa(),)), None,
+TOLD: list[tuple[str, Json, Found, Takes, list[str]]] = [
+    ("30 s are enough for 10 s of work", {}, Found(grace_seconds=30), Takes(10), [HOW]),
+    ("30 s are too few for 45 s", SLOW, Found(grace_seconds=30), Takes(10), [HOW, grace(30, 135, KILLED)]),
+    ("30 s are too few for the longest of 12.5 s", {}, Found(grace_seconds=30), Takes(12.5), [HOW, grace(30, 38, CUT)]),
+    ("30 s are too few for the longest, which are known", {}, Found(grace_seconds=30), Takes(12.5, 33.2),
+     [HOW, grace(30, 34, CUT.replace(": longer", ", and up to 33.2 s (99 % of it): longer"))]),
+    ("30 s are enough for the longest, which are known", {}, Found(grace_seconds=30), Takes(12.5, 29), [HOW]),
+    ("nothing is said of a grace period that is not known", {}, Found(), Takes(99), [HOW]),
+    ("nor of work that nobody has measured", {}, Found(grace_seconds=1), Takes(), [HOW]),
+    ("a floor", {}, Found(scalers=(hpa(),)), Takes(), [floor(BUSY, 2, 10)]),
+    ("no floor is wanted", {"beside": "refuse"}, Found(scalers=(hpa(),)), Takes(),
      [nothing(f"{BUSY} scales it as well, and target.kubernetes.beside is refuse")]),
-    ("two of them", {}, Found(scalers=(hpa(), hpa())), None,
+    ("two of them", {}, Found(scalers=(hpa(), hpa())), Takes(),
      [nothing(f"{BUSY} and {BUSY} scale it, and each undoes what the other does; delete all but one")]),
-    ("a right is missing, and its maximum is low", {}, Found((hpa(maxReplicas=3),), (f"patch {HPAS}",)), None,
+    ("a right is missing, and its maximum is low", {}, Found((hpa(maxReplicas=3),), (f"patch {HPAS}",)), Takes(),
      [floor(BUSY, 2, 3), lacks(f"patch {HPAS}"), LOW]),
-    ("KEDA that idles at zero", {}, Found((KEDA,)), None, [floor("the ScaledObject jobs", 1, 100), IDLES]),
-    ("a StatefulSet chooses by itself", {"statefulset": "worker", "in_hand": "busy"}, Found(), None, STATEFUL),
+    ("KEDA that idles at zero", {}, Found((KEDA,)), Takes(), [floor("the ScaledObject jobs", 1, 100), IDLES]),
+    ("a StatefulSet chooses by itself", {"statefulset": "worker", "in_hand": "busy"}, Found(), Takes(), STATEFUL),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("more", "found", "learned", "expected"), [row[1:] for row in TOLD], ids=[r[0] for r in TOLD])
-def test_what_is_said(more: Json, found: Found, learned: float | None, expected: list[str]) -> None:
+@pytest.mark.parametrize(("more", "found", "takes", "expected"), [row[1:] for row in TOLD], ids=[r[0] for r in TOLD])
+def test_what_is_said(more: Json, found: Found, takes: Takes, expected: list[str]) -> None:
     one = Workload.model_validate(workload(**more))
     assert one.target.kubernetes is not None
-    assert told(one, one.target.kubernetes, found, learned) == expected
+    assert told(one, one.target.kubernetes, found, takes) == expected
 
 
 def test_a_cluster_that_cannot_be_asked_is_said_once(kubeconfig: Path, fake_api: Any) -> None:

@@ -240,6 +240,17 @@ def test_floors_and_drains_are_granted_only_where_such_a_workload_acts(documents
     assert granted(mode="act", in_hand="busy") == {**acts, **floors, "pods": ["list", "patch"]}
 
 
+def test_one_of_several_targets_is_granted_what_it_needs_and_no_floor(documents: Any) -> None:
+    one = workload("video", mode="act")
+    spot = {"kubernetes": {"namespace": "spot", "statefulset": "extra"}}
+    parts = [{"name": "own", "max": 2, "target": one["target"]}, {"name": "spot", "max": 9, "target": spot}]
+    made = documents({"prometheus": PROMETHEUS, "config": {"workloads": [{**one, "target": {"several": parts}}]}})
+    for namespace, resource in (("prod", "deployments/scale"), ("spot", "statefulsets/scale")):
+        rules = {rule["resources"][0]: rule["verbs"] for rule in made[f"Role/{namespace}/tide-tidewise-scale"]["rules"]}
+        assert (rules[resource], rules["horizontalpodautoscalers"]) == (["get", "update"], ["list"])
+    assert not any(name.startswith("CronJob") for name in made)
+
+
 def test_what_gives_floors_back_runs_as_the_scaler_and_can_be_left_out(documents: Any) -> None:
     cron = documents(everything())["CronJob/tide-tidewise-floors"]["spec"]
     spec = cron["jobTemplate"]["spec"]["template"]["spec"]

@@ -1,7 +1,7 @@
 {{- /*
 Workloads that the scaler reaches by its ServiceAccount, as YAML: items: [{name, namespace, resource, object, act, replaced,
-floors, drained}]. Replaced: recovery may have instances of it replaced. Floors: a floor may be put under its autoscaler.
-Drained: its idlest pods go first.
+floors, drained}]; one of several targets of a workload is an item as well. Replaced: recovery may have instances of it
+replaced. Floors: a floor may be put under its autoscaler. Drained: its idlest pods go first.
 */ -}}
 {{- define "tidewise.targets" -}}
 {{- $items := list -}}
@@ -11,7 +11,13 @@ Drained: its idlest pods go first.
 {{- if $target.replace -}}{{- $replaced = append $replaced $target.workload -}}{{- end -}}
 {{- end -}}
 {{- range $workload := .Values.config.workloads -}}
-{{- $target := $workload.target.kubernetes -}}
+{{- $parts := $workload.target.several | default list -}}
+{{- $targets := list -}}
+{{- range concat (list $workload.target) $parts -}}
+{{- $targets = append $targets (ternary .target . (hasKey . "target")) -}}
+{{- end -}}
+{{- range $one := $targets -}}
+{{- $target := $one.kubernetes -}}
 {{- if and $target (not $target.kubeconfig) -}}
 {{- $namespace := $target.namespace | default "default" -}}
 {{- if and (eq $values.rbac.scope "namespace") $values.rbac.namespaces (not (has $namespace $values.rbac.namespaces)) -}}
@@ -20,7 +26,7 @@ Drained: its idlest pods go first.
 {{- $item := dict "name" $workload.name "namespace" $namespace "act" (eq ($workload.mode | default "shadow") "act") -}}
 {{- $identity := printf "%s/%s" ($workload.namespace | default "default") $workload.name -}}
 {{- $_ := set $item "replaced" (and $item.act (has $identity $replaced)) -}}
-{{- $_ := set $item "floors" (and $item.act (ne ($target.beside | default "floor") "refuse")) -}}
+{{- $_ := set $item "floors" (and $item.act (empty $parts) (ne ($target.beside | default "floor") "refuse")) -}}
 {{- $_ := set $item "drained" (and $item.act (not (empty $workload.in_hand)) (not $target.statefulset)) -}}
 {{- if $target.deployment -}}
 {{- $_ := set $item "resource" "deployments/scale" -}}
@@ -32,6 +38,7 @@ Drained: its idlest pods go first.
 {{- fail (printf "config.workloads: %s: for a generic target give rbac.extraRules the right on its scale, such as {apiGroups: [argoproj.io], resources: [rollouts/scale], verbs: [get, update]}" $workload.name) -}}
 {{- end -}}
 {{- $items = append $items $item -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml (dict "items" $items) -}}
