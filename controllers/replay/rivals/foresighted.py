@@ -26,7 +26,7 @@ def phpa(setting: Setting, target: float, smoothing: float = 0.9, *, newest_firs
 
     Additive, period 6, 4 seasons kept, alpha = beta = gamma fixed (the samples' 0.9). `newest_first`: as coded, which
     hands the history over in reverse; else as documented. predictive-horizontal-pod-autoscaler 0.13, algorithms/
-    holt_winters. Level, trend and season start from the first two seasons (Hyndman, Athanasopoulos, 8.3).
+    holt_winters. Level, trend and season start from the first two seasons.
     """
     calculated = follow(load(setting, target), _calculated())
     kept, period = 24, 6
@@ -37,9 +37,10 @@ def phpa(setting: Setting, target: float, smoothing: float = 0.9, *, newest_firs
 
 def holt_winters(rows: Floats, period: int, smoothing: float) -> Floats:
     """One step after each row (rows, times), oldest first; all three smoothings alike."""
-    level = rows[:, :period].mean(axis=1)
-    trend = (rows[:, period : 2 * period].mean(axis=1) - level) / period
-    season = [rows[:, place] - level for place in range(period)]
+    middle = rows[:, :period].mean(axis=1)
+    trend = (rows[:, period : 2 * period].mean(axis=1) - middle) / period
+    season = [rows[:, place] - middle - (place - (period - 1) / 2) * trend for place in range(period)]
+    level = middle + (period - 1) / 2 * trend
     for place in range(period, rows.shape[1]):
         value, last = rows[:, place], level
         old = season[place % period]
@@ -71,30 +72,34 @@ def crane(setting: Setting, target: float, days: float = 7.0) -> Ints:
     The margin of 1, 10, 15 or 20 % is the one with the least error on the last period, where falling short counts
     tenfold. Anew every hour. gocrane/crane, pkg/prediction/dsp.
     """
-    peaks = crane_peaks(setting, days)
+    begins, later = crane_peaks(setting, days)
+    peaks = later[setting.step_of]
+    peaks[setting.changes()] = begins
     # as its controller does: the integer part
     floor = np.floor(peaks / (setting.capacity * target)).astype(np.int64)
-    behaviour = Behaviour(down_ticks=setting.ticks_of(DOWN_WINDOW_SECONDS))
-    return follow(load(setting, target), behaviour, floor[setting.step_of])
+    return follow(load(setting, target), Behaviour(down_ticks=setting.ticks_of(DOWN_WINDOW_SECONDS)), floor)
 
 
 @lru_cache(maxsize=4)
-def crane_peaks(setting: Setting, days: float) -> Floats:
-    """The highest demand that is foreseen within an hour of each step (steps,); 0: no period."""
+def crane_peaks(setting: Setting, days: float) -> tuple[Floats, Floats]:
+    """The highest demand that is foreseen within the hour that begins with each step (steps,), and within it; 0: no
+    period.
+    """
     step, ahead = setting.step_seconds, max(1, round(HOUR_SECONDS / setting.step_seconds))
     every = filled(np.concatenate((setting.history, setting.steps)))
     kept, begin = round(days * DAY_SECONDS / step), len(setting.history)
-    peaks = np.zeros(len(setting.steps))
-    for place in range(0, len(peaks), ahead):
+    begins, later = np.zeros((2, len(setting.steps)))
+    for place in range(0, len(begins), ahead):
         known = every[max(0, begin + place - kept) : begin + place]
         period = period_of(known, step)
         if period is None:
             continue
         cycle = last_cycle(known, period)
-        rows = np.arange(min(ahead, len(peaks) - place))
-        windows = (rows[:, None] + np.arange(ahead)) % period
-        peaks[place : place + len(rows)] = cycle[windows].max(axis=1)
-    return peaks
+        rows = np.arange(min(ahead, len(begins) - place))
+        windows = cycle[(rows[:, None] + np.arange(ahead + 1)) % period]
+        begins[place : place + len(rows)] = windows[:, :-1].max(axis=1)
+        later[place : place + len(rows)] = windows.max(axis=1)
+    return begins, later
 
 
 def period_of(known: Floats, step: float) -> int | None:

@@ -71,7 +71,7 @@ def follow(loads: Floats, behaviour: Behaviour, floor: Ints | None = None) -> In
     wanted: list[int] = []
     highest: deque[tuple[int, int]] = deque()  # (tick, recommendation), falling
     low, high, window = 1.0 - behaviour.tolerance, 1.0 + behaviour.tolerance, behaviour.down_ticks
-    least, active_at = behaviour.least, 0
+    least, active_at = behaviour.least, -1
     steady = None  # the inputs under which nothing moves any more
     for tick, (now, other) in enumerate(zip(loads.tolist(), floors, strict=True)):
         if (now, other) == steady:
