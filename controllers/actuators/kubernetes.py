@@ -183,7 +183,7 @@ class _Scaled:
         until: float,
     ) -> None:
         """Where work in hand is known, has the idlest pods go first. In vain on a StatefulSet: its last one goes."""
-        if in_hand is None or self._object[1] == "StatefulSet":
+        if not in_hand or self._object[1] == "StatefulSet":
             return
         pods = self._pods_seen if self._pods_seen is not None else self._pods(seen, until)
         write_costs(self._api, self._target.namespace, cost_changes(pods, in_hand, leaving, victims), until)

@@ -97,6 +97,7 @@ def test_the_cost_is_written_before_the_number(api: Any, kubeconfig: Path) -> No
 
 def test_nothing_is_written_where_work_in_hand_is_not_known_or_does_not_count(api: Any, kubeconfig: Path) -> None:
     actuator_on(kubeconfig).apply(2, 5)
+    actuator_on(kubeconfig).apply(1, 5, in_hand={})
     stateful = actuator_on(kubeconfig, deployment=None, statefulset="worker")
     stateful.apply(2, 5, in_hand={"a": 1, "b": 0, "c": 1})
     assert [path for path in api.writes() if "/pods/" in path] == []
