@@ -35,6 +35,15 @@ def finish_registrations(account: Account, instances: Sequence[Instance], until:
     One group's failure keeps no other from it: the next call goes on with what is left. Returns what went wrong.
     """
     problems: list[ActuatorError] = []
+    for instance in instances:
+        for group, word in instance.health.items():
+            if word == "unused" and instance.is_replica and instance.state == "running":
+                problems.append(
+                    ActuatorError(
+                        f"{instance.id} is unused in {group}: no listener of a load balancer has this target group, or "
+                        "its zone is not enabled there; correct the load balancer"
+                    )
+                )
     for group in sorted({group for i in instances for group in i.health}):
         new = [i.id for i in instances if i.is_replica and i.state == "running" and i.health.get(group) == ABSENT]
         old = [

@@ -92,6 +92,7 @@ class _Fleet:
         self._recent = _Recent()
         self._looked: tuple[float, list[Instance]] | None = None
         self._cooling: dict[Option, float] = {}
+        self._failed: dict[str, Instance] = {}  # EC2 takes the tags of ended instances away by and by
         self._lost: dict[int, Option] = {}  # slot -> what was asked for there and not answered
 
     def read_replicas(self, seconds: float) -> Replicas:
@@ -154,7 +155,10 @@ class _Fleet:
         healthy = [i for i in instances if i.is_ready and i.stage is Stage.STARTING]
         failed = [i for i in instances if boot_failed(i, now, self._settings.boot_seconds)]
         instances = self._mark(instances, healthy, Stage.READY, problems, until)
-        return self._mark(instances, failed, Stage.FAILED, problems, until)
+        instances = self._mark(instances, failed, Stage.FAILED, problems, until)
+        self._failed.update({i.id: i for i in instances if i.stage is Stage.FAILED})
+        self._failed = {i.id: i for i in failures_in_a_row(self._failed.values(), now)}
+        return instances
 
     def _mark(
         self,
@@ -211,7 +215,8 @@ class _Fleet:
     def _start(self, instances: Sequence[Instance], count: int, until: float) -> None:
         """One request an instance, each with a name of its own. Raises NoCapacityError, ActuatorError."""
         present = sum(i.is_replica for i in instances)
-        failures = failures_in_a_row(instances, self._clock())
+        known = {**self._failed, **{i.id: i for i in instances}}
+        failures = failures_in_a_row(known.values(), self._clock())
         if len(failures) >= self._settings.boot_attempts:
             raise NoGrowthError(
                 f"fleet {self._settings.fleet}: {len(failures)} instances in a row were not healthy within "

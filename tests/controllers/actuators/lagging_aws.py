@@ -78,6 +78,8 @@ class Cloud:
     boot_seconds: float = 0.0  # from registration until a target is healthy
     drain_seconds: float = 0.0
     sick: bool = False  # what boots from now on never becomes healthy
+    forgets: bool = False  # ended instances are not found by their tags any more
+    no_listener: bool = False  # no load balancer has the target groups
     kill_after: int | None = None  # so many more calls that change something, and the process is killed
     faults: list[Fault] = field(default_factory=list)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -158,6 +160,8 @@ class _Client:
     def _all(self, **parameters: Any) -> list[dict[str, Any]]:
         pages = self._real.describe_instances(**parameters)["Reservations"]
         found = [one for page in pages for one in page["Instances"]]
+        if self._cloud.forgets:
+            found = [one for one in found if one["State"]["Name"] != "terminated" or "InstanceIds" in parameters]
         for one in found:
             one["LaunchTime"] = datetime.fromtimestamp(self._cloud.born.get(one["InstanceId"], 0.0), UTC)
         return found
@@ -200,7 +204,7 @@ class _Client:
             since = cloud.registered.get((group, one["Target"]["Id"]), 0.0)
             booting = cloud.now - since < cloud.boot_seconds
             state = "unhealthy" if one["Target"]["Id"] in cloud.sick_ones else "initial" if booting else "healthy"
-            one["TargetHealth"] = {"State": state}
+            one["TargetHealth"] = {"State": "unused" if cloud.no_listener else state}
         for (of, instance), at in cloud.deregistered.items():
             if of == group and cloud.now - at < cloud.drain_seconds:
                 answer["TargetHealthDescriptions"].append(

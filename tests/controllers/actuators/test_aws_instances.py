@@ -247,6 +247,33 @@ def test_instances_that_do_not_boot_are_ended_and_only_so_many_are_tried(
     assert settle(actuator, cloud, 2).ready == 2
 
 
+def test_failures_to_boot_are_remembered_where_ec2_forgets_them(cloud: Cloud, group: Callable[[str], str]) -> None:
+    actuator = cloud.actuator(instances={**FLEET, "boot_attempts": 2}, target_groups=[group("web")])
+    cloud.sick = cloud.forgets = True
+    for _ in range(6):
+        actuator.apply(1, SECONDS)
+        cloud.now += 300.0
+    for _ in range(2):
+        with pytest.raises(NoGrowthError, match="2 instances in a row"):
+            actuator.apply(1, SECONDS)
+    assert cloud.count("run_instances") == 2
+
+
+def test_a_target_group_without_a_listener_is_named_and_nobody_ended_for_it(
+    cloud: Cloud, group: Callable[[str], str]
+) -> None:
+    cloud.no_listener = True
+    actuator = cloud.actuator(instances=FLEET, target_groups=[group("web")])
+    actuator.apply(1, SECONDS)
+    actuator.apply(1, SECONDS)
+    cloud.now += 3600.0
+    with pytest.raises(
+        ActuatorError, match=r"is unused in arn:.*: no listener of a load balancer has this target group"
+    ):
+        actuator.apply(1, SECONDS)
+    assert read(actuator) == (1, 0, 0)
+
+
 def test_after_a_failure_to_boot_only_so_many_are_tried_at_once(cloud: Cloud, group: Callable[[str], str]) -> None:
     actuator = cloud.actuator(instances={**FLEET, "boot_attempts": 4}, target_groups=[group("web")])
     cloud.sick = True
