@@ -7,6 +7,7 @@ from controllers.scale.queueing import Load, interpolate
 # Demand is a rate over the last minute: it tells of half a minute ago, and so does every forecast of it.
 RATE_DELAY_SECONDS = 30.0
 SAME_WINDOW_SECONDS = 120.0  # a forecast's window that begins and ends within this of the wanted one stands for it
+NEARLY = 0.9
 LEAST_FACTOR, MOST_FACTOR = 0.5, 2.0
 FADE_SECONDS = 1800.0  # a correction of what is so far ahead is none: by then the error may be over
 
@@ -94,25 +95,41 @@ def rate_ahead(forecast: Forecast, now: float, load: Load, seconds: float) -> Di
     ) or Distribution.certain(middle)
 
 
-def peak_ahead(forecast: Forecast, now: float, start: float, end: float, factor: float = 1.0) -> dict[float, float]:
+def peak_within(forecast: Forecast, now: float, start: float, end: float, factor: float = 1.0) -> dict[float, float]:
     """Quantiles of the largest one-minute demand within [start, end) seconds from now; never empty.
 
     Of the forecast's own window, where that is about the same one; else the highest of the horizons that reach into it,
-    each of which covers all until its end. A horizon without quantiles stands for itself.
+    each of which covers all until its end.
     """
     table = _window_peak(forecast, now, start, end)
     if table is None:
         ahead = _until(forecast, now, end)
-        tables = [_peaks(h) for due, h in ahead if due >= start] or [_peaks(ahead[-1][1])]
-        table = tables[0]
-        for other in tables[1:]:
-            table = {q: max(table.get(q, 0.0), other.get(q, 0.0)) for q in {**table, **other}}
-    if factor == 1.0:
-        return table
-    return {q: value * faded(factor, start) for q, value in table.items()}
+        table = _highest([h for due, h in ahead if due >= start] or [ahead[-1][1]])
+    return _times(table, faded(factor, start))
+
+
+def peak_until(forecast: Forecast, now: float, end: float, factor: float = 1.0) -> dict[float, float]:
+    """Quantiles of the largest one-minute demand within so many seconds from now; never empty.
+
+    Of the first horizon that reaches nearly so far: the next one is mostly twice as long.
+    """
+    return _times(_highest([h for _, h in _until(forecast, now, NEARLY * end)]), factor)
+
+
+def _highest(horizons: list[Horizon]) -> dict[float, float]:
+    table = _peaks(horizons[0])
+    for horizon in horizons[1:]:
+        other = _peaks(horizon)
+        table = {q: max(table.get(q, 0.0), other.get(q, 0.0)) for q in {**table, **other}}
+    return table
+
+
+def _times(table: dict[float, float], factor: float) -> dict[float, float]:
+    return table if factor == 1.0 else {q: value * factor for q, value in table.items()}
 
 
 def _peaks(horizon: Horizon) -> dict[float, float]:
+    """Without quantiles it stands for itself."""
     return horizon.peak or {0.5: horizon.value}
 
 

@@ -7,7 +7,7 @@ capacity is kept, and what demand is expected at the window's end.
 import math
 
 from controllers.domain import Forecast, Sample
-from controllers.scale.ahead import load_ahead, middle_ahead, peak_ahead, rate_ahead
+from controllers.scale.ahead import load_ahead, middle_ahead, peak_until, peak_within, rate_ahead
 from controllers.scale.distribution import Distribution, at_quantile
 from controllers.scale.economics import least_cost, least_cost_of_queue, least_risk
 from controllers.scale.frame import Frame
@@ -98,31 +98,32 @@ class ServiceAnswer:
         self.counts_cost = asked.prices is not None and forecast is not None
 
     def out(self) -> int:
-        return self._fewest(self._asked.frame.lead, self._asked.frame.end)
+        return self._fewest(self._within(), self._asked.frame.window)
 
     def stay(self) -> int:
-        return self._fewest(0.0, self._asked.frame.keep)
-
-    def at_end(self) -> tuple[float, float]:
         frame = self._asked.frame
         if self._forecast is None:
-            return self._rate, self._rate
-        return self._rate, self._upper(self._peaks(frame.lead, frame.end))
+            return self._fewest(self._within(), frame.keep)
+        return self._fewest(peak_until(self._forecast, frame.now, frame.keep, self._factor), frame.keep)
 
-    def _peaks(self, start: float, end: float) -> dict[float, float]:
+    def at_end(self) -> tuple[float, float]:
+        return self._rate, self._upper(self._within())
+
+    def _within(self) -> dict[float, float]:
+        """Quantiles of the largest minute of the window."""
+        frame = self._asked.frame
         if self._forecast is None:
             return {0.5: self._rate}
-        return peak_ahead(self._forecast, self._asked.frame.now, start, end, self._factor)
+        return peak_within(self._forecast, frame.now, frame.lead, frame.end, self._factor)
 
     def _upper(self, peaks: dict[float, float]) -> float:
         upper = at_quantile(peaks, self._asked.objective)
         return self._rate if upper is None else upper
 
-    def _fewest(self, start: float, end: float) -> int:
+    def _fewest(self, peaks: dict[float, float], seconds: float) -> int:
         asked, capacity = self._asked, self._asked.service.rate
-        peaks = self._peaks(start, end)
         upper = self._upper(peaks)
-        if asked.is_nothing(upper, end - start):
+        if asked.is_nothing(upper, seconds):
             return 0
         number = math.ceil(upper / capacity - 1e-9)
         if self._forecast is not None and (asked.prices is not None or asked.shortage is not None):

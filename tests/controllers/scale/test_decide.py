@@ -128,6 +128,18 @@ TABLE: list[tuple[str, dict[str, object], dict[str, object], int | None, set[Rea
         17,  # 15 for the load, and what 11 leave undone in the 60 s until then
         {Reason.REACTIVE_FLOOR},
     ),
+    (
+        "demand above the band ends nothing that the forecast needs again soon",
+        {
+            "demand": Sample(12.0, NOW),
+            "backlog": Sample(0.0, NOW),
+            "forecast": forecast(1.0, then=50.0),
+            "replicas": Replicas(18, 18),
+        },
+        {"minimum_run_seconds": 600.0},
+        18,
+        {Reason.REACTIVE_FLOOR, Reason.NEEDED_SOON},
+    ),
     ("demand unknown, nothing foreseen: hold", {"demand": None, "forecast": None}, {}, 11, {Reason.DEMAND_UNKNOWN}),
     (
         "demand unknown, a rise foreseen: follow it up",
