@@ -52,7 +52,8 @@ class Memory:
 def saw(memory: Memory, replicas: Replicas, now: float) -> tuple[Memory, Replicas]:
     """Takes in what the target has now: starts that ended teach the lead time, the rest is pending since its ask.
 
-    Replicas that are starting although nobody here asked (first look, a hand at the target, a crash) count from now.
+    Replicas that are starting although nobody here asked (a hand at the target, a crash) count from now; at the first
+    look after a restart, from when the history tells that they were asked for.
     """
     starting = max(0, replicas.wanted - replicas.ready)
     asks, lead_times = list(memory.asks), list(memory.lead_times)
@@ -67,10 +68,22 @@ def saw(memory: Memory, replicas: Replicas, now: float) -> tuple[Memory, Replica
     if surplus > 0:  # scaled in while starting
         asks = _fewer(asks, surplus, newest=True)
     elif surplus < 0:
-        asks.append(Ask(now, -surplus))
+        told = started_after(memory.started, replicas.wanted, now)
+        asks += _newest(told, -surplus) if memory.ready is None else [Ask(now, -surplus)]
     pending = tuple(Pending(ask.count, now - ask.at) for ask in asks)
     memory = replace(memory, asks=tuple(asks), lead_times=tuple(lead_times[-LEAD_TIMES_KEPT:]), ready=replicas.ready)
     return memory, replace(replicas, pending=pending)
+
+
+def _newest(started: tuple[Recommendation, ...], count: int) -> list[Ask]:
+    """The newest `count` of those that were asked for, oldest first."""
+    asks: list[Ask] = []
+    for one in reversed(started):
+        taken = min(count, one.replicas)
+        if taken > 0:
+            asks.insert(0, Ask(one.at, taken))
+        count -= taken
+    return asks
 
 
 def started_after(started: tuple[Recommendation, ...], wanted: int, now: float) -> tuple[Recommendation, ...]:

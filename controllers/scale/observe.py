@@ -251,7 +251,8 @@ def read_past(source: Source, window_seconds: float, step_seconds: float, tick: 
     return {
         workload: Past(
             _numbers(readings[RECOMMENDED], workload),
-            _numbers(readings[WANTED], workload),
+            # each decision publishes the number that the target had before it: what the one before had told
+            _numbers(readings[WANTED], workload, -step_seconds),
             LeadTime(median[workload].value, high[workload].value) if workload in median and workload in high else None,
             service[workload].value if workload in service else None,
             concurrency[workload].value if workload in concurrency else None,
@@ -261,5 +262,5 @@ def read_past(source: Source, window_seconds: float, step_seconds: float, tick: 
     }
 
 
-def _numbers(reading: Reading, workload: str) -> tuple[Recommendation, ...]:
-    return tuple(Recommendation(sample.at, round(sample.value)) for sample in reading.samples(workload))
+def _numbers(reading: Reading, workload: str, later_seconds: float = 0.0) -> tuple[Recommendation, ...]:
+    return tuple(Recommendation(sample.at + later_seconds, round(sample.value)) for sample in reading.samples(workload))

@@ -173,3 +173,19 @@ def test_a_further_demand_is_measured_under_its_own_name_and_has_no_replicas(tmp
     assert name in stand_ins["workload:forecast_gate:bool"]
     assert name not in stand_ins["workload:replicas:wanted"]
     assert [signal.identity for signal in config.signals()] == ["default/video", name]
+
+
+def test_what_the_scaler_reads_is_recorded_somewhere(tmp_path: Path) -> None:
+    """By the generated rules or by a rule file: a renamed series would else be unknown for ever."""
+    from controllers.scale import observe
+
+    config = config_of(tmp_path, "{queue: jobs}")
+    files = (Path(__file__).resolve().parents[2] / "prometheus" / "rules").glob("*.yml")
+    groups = [group for path in files for group in yaml.safe_load(path.read_text())["groups"]]
+    groups += rules.workload_rules(config)["groups"]
+    recorded = {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
+    asked = {
+        value for name, value in vars(observe).items() if name.isupper() and isinstance(value, str) and ":" in value
+    }
+    assert len(asked) > 15
+    assert asked <= recorded

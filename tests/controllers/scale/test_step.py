@@ -313,33 +313,63 @@ class TestLearned:
         state = record.state
         assert (state.concurrency, state.bound, state.start_seconds) == (3.0, 9, 41.0)
         assert state.service_seconds == pytest.approx(0.49, abs=0.01)
-        assert [(told.at, told.replicas) for told in state.started] == [(NOW - 280, 8), (NOW - 40, 3)]
+        assert [(told.at, told.replicas) for told in state.started] == [(NOW - 295, 8), (NOW - 55, 3)]
 
 
-@pytest.mark.parametrize("at", [3, 7, 12, 20, 33])
+class SlowFleet(Fleet):
+    """Replicas work 40 s after they were asked for; the time is the step's."""
+
+    def __init__(self, replicas: int) -> None:
+        super().__init__(replicas)
+        self.now = NOW
+        self.starts: list[tuple[float, int]] = []
+
+    def copy(self) -> "SlowFleet":
+        twin = SlowFleet(0)
+        twin.replicas, twin.starts, twin.now = self.replicas, [*self.starts], self.now
+        return twin
+
+    def _read(self, seconds: float) -> Replicas:
+        late = sum(count for at, count in self.starts if self.now < at + 40)
+        self.replicas = replace(self.replicas, ready=max(0, self.replicas.wanted - late))
+        return self.replicas
+
+    def _apply(self, replicas: int, *args: Any) -> None:
+        if replicas > self.replicas.wanted:
+            self.starts.append((self.now, replicas - self.replicas.wanted))
+        super()._apply(replicas, *args)
+
+
+@pytest.mark.parametrize("at", [3, 7, 11, 12, 20, 33])
 def test_a_restart_in_the_middle_decides_as_if_there_had_been_none(
     made: Callable[..., Made], tmp_path: Path, at: int
 ) -> None:
     """Demand rises and falls; after `at` steps another process takes over with what the first had published."""
     demand = [20.0] * 10 + [34.0] * 8 + [20.0] * 12 + [12.0] * 30
-    one, source, fleet = made(folder="one")
+    fleet = SlowFleet(11)
+    one, source, _ = made(fleet=fleet, folder="one", minimum_run_seconds=300)
     published: dict[str, list[tuple[float, int]]] = {}
-    twin: Made | None = None
+    twin: tuple[Scaler, ScriptedSource, SlowFleet] | None = None
     for number, rate in enumerate(demand):
         now = NOW + 15 * number
         values = PRESENT | {"workload:demand:rate1m": rate}
         if number == at:
-            copy = Fleet(0)
-            copy.replicas = fleet.replicas
-            twin = made(fleet=copy, folder="two")
-            twin[1].past = {name: [*history] for name, history in published.items()}
-            twin[1].learned = {
+            copy = fleet.copy()
+            scaler, script, _ = made(fleet=copy, folder="two", minimum_run_seconds=300)
+            script.past = {name: [*history] for name, history in published.items()}
+            script.learned = {
                 f"workload:{name}:learned": value
                 for name in ("service_seconds", "concurrency")
                 if (value := shown(one, f"scale_{name}", workload=NAME, source="learned")) is not None
             }
-        for scaler, script, _ in [(one, source, fleet), *([twin] if twin else [])]:
-            script.values, script.now = values, now
+            script.lead = {
+                quantile: value
+                for quantile in ("0.5", "0.9")
+                if (value := shown(one, "scale_lead_time_seconds", workload=NAME, quantile=quantile)) is not None
+            }
+            twin = (scaler, script, copy)
+        for scaler, script, target in [(one, source, fleet), *([twin] if twin else [])]:
+            script.values, script.now, target.now = values, now, now
             scaler.step(tick(15 * number))
         for record, series in (
             ("workload:replicas:recommended", "scale_replicas_recommended"),
@@ -348,8 +378,14 @@ def test_a_restart_in_the_middle_decides_as_if_there_had_been_none(
             value = shown(one, series, workload=NAME)
             if value is not None:
                 published.setdefault(record, []).append((now, round(value)))
-    whole = {record.decision.at: record.decision.desired for record in read(tmp_path / "one")}
-    after = {record.decision.at: record.decision.desired for record in read(tmp_path / "two")}
+    whole = {record.decision.at: record for record in read(tmp_path / "one")}
+    after = {record.decision.at: record for record in read(tmp_path / "two")}
     assert len(after) == len(demand) - at
-    assert after == {when: number for when, number in whole.items() if when in after}
-    assert len(set(whole.values())) > 2
+    numbers = [(when, whole[when].decision.desired, record.decision.desired) for when, record in after.items()]
+    assert [row for row in numbers if row[1] != row[2]] == []
+    first = min(after)
+    pending, known = (of[first].state.replicas.pending for of in (whole, after))  # type: ignore[union-attr]
+    assert [one.count for one in pending] == [one.count for one in known]
+    ages = [abs(a.age_seconds - b.age_seconds) for a, b in zip(pending, known, strict=True)]
+    assert max(ages, default=0) <= 15, "what is starting is as old as it is, to a step"
+    assert len({record.decision.desired for record in whole.values()}) > 2
