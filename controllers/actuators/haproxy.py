@@ -120,11 +120,14 @@ class Backend:
         """Plans and carries out until nothing is left to do now. Returns what went wrong with single servers."""
         problems: list[str] = []
         began = time.monotonic()
-        patience, half = min(began + PATIENCE_SECONDS, until - 1.0), (began + until) / 2
+        half, late = (began + until) / 2, until - 0.15 * (until - began)
+        patience = min(began + PATIENCE_SECONDS, half)
         wanted: int | None = replicas
         before: tuple[Step, ...] = ()
         while True:
             now = self._observe(until)
+            if time.monotonic() > late:
+                return problems
             planned = plan(now, wanted, prefer)
             problems += [self._never_healthy(now, slot) for slot in planned.failed]
             if planned.steps and planned.steps != before:
@@ -196,7 +199,8 @@ class Backend:
             return
         words = {"{name}": slot.name, "{address}": slot.address, "{host}": slot.host, "{port}": str(slot.port)}
         try:
-            run_program([_filled(argument, words) for argument in argv], max(0.1, until - time.monotonic()))
+            # some of the time is left for saying in HAProxy and in the file what came of it
+            run_program([_filled(argument, words) for argument in argv], 0.7 * max(0.1, until - time.monotonic()))
         except ActuatorError as error:
             raise _ProgramError(str(error)) from None
 

@@ -190,6 +190,8 @@ def test_a_program_that_fails_says_its_words_and_another_server_is_taken_next_ti
     with pytest.raises(ActuatorError, match="exited 1; it said: nothing on standard error"):
         actuator.apply(1, 5)
     assert actuator.read_replicas(5).wanted == 0
+    with pytest.raises(ActuatorError, match=r"sleep 60 .*: did not end within 1 s and was stopped"):  # not a minute
+        ground.actuator(start=["/bin/sh", "-c", "sleep 60 # $0", "{port}"]).apply(1, 1.4)
     with pytest.raises(ActuatorError):  # nothing listens there, but it is another one
         settle(ground.actuator(start=["/bin/true", "{port}"], ready_seconds=0.3), 1)
     assert any(ground.name(1) in line for line in ground.lines())
