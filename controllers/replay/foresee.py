@@ -193,11 +193,7 @@ class _Said:
     ) -> None:
         learned, step = fitted.ahead, fitted.step_seconds
         asked_now = ahead.asked(self._horizons, learned.decision, step, 0)
-        tops, means = np.empty((2, len(path), len(asked_now)))
-        for column, window in enumerate(asked_now):
-            part = path[:, min(window.first, window.last, path.shape[1]) - 1 : min(window.last, path.shape[1])]
-            means[:, column] = part.mean(axis=1)
-            tops[:, column] = part.max(axis=1) if window.reading == "peak" else means[:, column]
+        tops, means = newest(asked_now, path, step)
         found = np.minimum(spread(learned, state, tops, means, np.array(self._quantiles)), limit)
         rows = slice(row, row + len(path))
         self._gate[rows] = is_open & np.isfinite(path).all(axis=1)
@@ -229,6 +225,28 @@ class _Said:
             self._window,
             self._by_kind[ahead.VALUE][:, places],
         )
+
+
+def newest(asked_now: Sequence[ahead.Window], path: Floats, step: float) -> tuple[Floats, Floats]:
+    """As `windows.newest` with samples that have just ended, at many origins: (origins, windows) each."""
+    tops, means = np.empty((2, len(path), len(asked_now)))
+    sums = np.concatenate((np.zeros((len(path), 1)), np.cumsum(path, axis=1)), axis=1)
+    for column, window in enumerate(asked_now):
+        last = min(window.last, path.shape[1])
+        part = path[:, min(window.first, last) - 1 : last]
+        bins = min(window.seconds / step, float(path.shape[1]))
+        whole = int(bins)
+        beyond = (bins - whole) * path[:, min(whole, path.shape[1] - 1)]
+        if window.kind == ahead.VALUE:
+            before = path[:, max(whole - 1, 0)]
+            after = path[:, min(whole, path.shape[1] - 1)]
+            means[:, column] = before + (bins - whole) * (after - before) if whole else path[:, 0]
+        elif window.kind == ahead.ARRIVALS:
+            means[:, column] = (sums[:, whole] + beyond) * step / window.seconds
+        else:
+            means[:, column] = part.mean(axis=1)
+        tops[:, column] = part.max(axis=1) if window.reading == "peak" else means[:, column]
+    return tops, means
 
 
 def spread(learned: ahead.Learned, state: adaptive.State, tops: Floats, means: Floats, wanted: Floats) -> Floats:
