@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,9 @@ def main(argv: list[str]) -> int:
     now = time.time()
     ready = True
     if mode is not Mode.SHADOW:
-        for lines in (_replayed(config, workload, options.days), _proof(config, workload, now, options.days)):
-            print("\n".join(lines), end="\n\n")
+        if not options.no_replay:
+            print("\n".join(_replayed(config, workload, options.days)), end="\n\n", flush=True)
+        print("\n".join(_proof(config, workload, now, options.days)), end="\n\n")
         if mode is Mode.ACT:
             findings = list(preconditions(config, workload, now))
             print("can it act?")
@@ -88,6 +90,7 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("workload", help="name or namespace/name")
     parser.add_argument("--to", choices=[mode.value for mode in Mode], default=Mode.ACT.value, help="default: act")
     parser.add_argument("--days", type=_days, default=14.0, metavar="N", help="of history to look at (default: 14)")
+    parser.add_argument("--no-replay", action="store_true", help="only its decisions: a replay takes about a minute")
     parser.add_argument("--write", action="store_true", help="change the file, in one step")
     parser.add_argument("--anyway", action="store_true", help="although a precondition is not met")
     parser.add_argument("--config", type=Path, default=Path("tidewise.yaml"), help="default: %(default)s")
@@ -118,13 +121,14 @@ def _replayed(config: Config, workload: Workload, days: float) -> Iterator[str]:
     except (SourceError, NothingRecordedError, ProtocolError) as error:
         yield f"no replay of its demand: {error}"
         return
-    yield from replay_table(found, workload)
+    yield from replay_table(found, workload, zone_of(workload, config))
 
 
-def replay_table(found: Mapping[str, Any], workload: Workload) -> Iterator[str]:
+def replay_table(found: Mapping[str, Any], workload: Workload, zone: ZoneInfo) -> Iterator[str]:
     """`controllers.replay.command.summary` as a table."""
     currency = workload.price.per_replica_hour.currency if workload.price else None
-    yield f"{workload.identity}, a replay of its demand in Prometheus (`tidewise replay --workload` tells more)"
+    begin, end = (datetime.fromisoformat(found["setting"][key]).timestamp() for key in ("begin", "end"))
+    yield f"{workload.identity}, {spoken(begin, zone)} to {spoken(end, zone)}, a replay of its demand in Prometheus"
     rows = [("", "replica-hours", *(["they cost"] if currency else []), "SLO minutes", "short of the time")]
     for name, run in found["policies"].items():
         cost = [f"{_figure(run.get('money'))} {currency}"] if currency else []
@@ -133,6 +137,8 @@ def replay_table(found: Mapping[str, Any], workload: Workload) -> Iterator[str]:
         minutes = _figure(run.get("slo_minutes"))
         rows.append((POLICIES.get(name, name), _figure(run.get("replica_hours"), 1), *cost, minutes, f"{share} %"))
     yield from _table(rows)
+    yield from (f"  {note}" for note in found["notes"])
+    yield f"  tidewise replay --workload {workload.identity} tells more"
 
 
 def _figure(number: float | None, digits: int = 0) -> str:

@@ -149,7 +149,10 @@ class Overrides:
         except OSError as error:
             raise self._unwritable(error) from None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:  # a network disk without locks
+                raise self._unwritable(error) from None
             yield file
         finally:
             os.close(file)

@@ -117,7 +117,7 @@ def backwards(folder: Path, workload: str, until: float | None = None) -> Iterat
     """The workload's records not after `until`, newest first, in the order in which they were written.
 
     Reads from the end and parses only lines that name the workload, so the newest one is found in a month of records as
-    quickly as in a day. Raises RecordError if the folder is not there.
+    quickly as in a day. Raises RecordError if the folder is not there or a file cannot be read.
     """
     _check(folder)
     name = b'"workload":' + json.dumps(workload).encode()  # as `as_line` writes it; a longer word is found faster
@@ -157,6 +157,8 @@ def _lines_backwards(path: Path, word: bytes) -> Iterator[bytes]:
                 end = start
     except (FileNotFoundError, ValueError):  # it was pruned just now; it is empty, which cannot be mapped
         return
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read ({error.strerror}); correct its permissions") from None
 
 
 def _days(folder: Path) -> list[Path]:

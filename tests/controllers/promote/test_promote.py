@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
@@ -121,12 +122,16 @@ def test_the_table_of_a_replay(tmp_path: Path) -> None:
         "as-it-was": {"money": 14_880.0, "replica_hours": 1240.0, "slo_minutes": 95.0, "under": 0.0088},
         "hpa": {"money": None, "replica_hours": None, "slo_minutes": None, "under": None},
     }
-    assert "\n".join(replay_table({"policies": runs}, config.workloads[0])) == (
-        "default/video, a replay of its demand in Prometheus (`tidewise replay --workload` tells more)\n"
+    setting = {"begin": "2026-09-01T00:00:00+00:00", "end": "2026-09-08T12:00:00+00:00"}
+    found = {"policies": runs, "setting": setting, "notes": ["No start was measured."]}
+    assert "\n".join(replay_table(found, config.workloads[0], ZoneInfo("UTC"))) == (
+        "default/video, 2026-09-01 00:00 UTC to 2026-09-08 12:00 UTC, a replay of its demand in Prometheus\n"
         "                      replica-hours    they cost  SLO minutes  short of the time\n"
         "  acting                      823.0    9,876 KRW           12             0.11 %\n"
         "  what ran                  1,240.0   14,880 KRW           95             0.88 %\n"
-        "  an HPA as it comes        unknown  unknown KRW      unknown          unknown %"
+        "  an HPA as it comes        unknown  unknown KRW      unknown          unknown %\n"
+        "  No start was measured.\n"
+        "  tidewise replay --workload default/video tells more"
     )
 
 
