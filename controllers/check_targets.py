@@ -1,8 +1,9 @@
-"""What `tidewise check` finds out about targets that are published, in Docker or behind HAProxy: what is there, and
+"""What `tidewise check` finds out about targets that are published, on AWS, in Docker or behind HAProxy: what is there, and
 whether a busy container or server is given the time to finish."""
 
 from collections.abc import Callable, Mapping
 
+from controllers.actuators import haproxy_file
 from controllers.actuators.docker import docker_actuator, grace_seconds
 from controllers.actuators.haproxy import haproxy_actuator, try_rights
 from controllers.actuators.interface import Actuator, ActuatorError
@@ -39,6 +40,8 @@ def report(config: Config, source: Source, learned: Mapping[str, float]) -> tupl
             lines += _too_short(workload, workload.target.docker, seconds, grace_seconds)
         if workload.target.haproxy is not None and seconds is not None:
             lines += _cut_off(workload, workload.target.haproxy, seconds)
+        if workload.target.haproxy is not None:
+            lines += _changed_by_a_reload(workload, workload.target.haproxy)
     return lines, missing
 
 
@@ -81,5 +84,17 @@ def _cut_off(workload: Workload, target: HaproxyTarget, seconds: float) -> list[
         f"warning: {workload.identity}: what a server has in hand {target.drain_seconds:g} s after its drain began is "
         f"cut off, and one request takes {seconds:g} s in the mean and {LONGEST * seconds:g} s now and then; raise "
         "target.haproxy.drain_seconds"
+    )
+    return [said]
+
+
+def _changed_by_a_reload(workload: Workload, target: HaproxyTarget) -> list[str]:
+    """The warning that servers get other options with a reload than they were added with; nothing where they do not."""
+    numbers = haproxy_file.default_servers(haproxy_file.read(target.file), target.backend)
+    if not numbers:
+        return []
+    said = (
+        f"warning: {workload.identity}: {target.file}: line {numbers[0]}: HAProxy applies default-server at a reload, "
+        "and not to servers that are added while it runs; write the same into target.haproxy.options"
     )
     return [said]

@@ -63,6 +63,18 @@ def find_block(text: str, backend: str, where: str) -> tuple[int, int]:
     return begin, end
 
 
+def default_servers(text: str, backend: str) -> list[int]:
+    """Lines of `default-server` that the backend's servers get at a reload, and not when they are added meanwhile."""
+    found, counts = [], False
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split()
+        if words and _SECTIONS.fullmatch(words[0]):
+            counts = words[0] == "defaults" or words[:2] in (["backend", backend], ["listen", backend])
+        elif words and counts and words[0] == "default-server":
+            found.append(number)
+    return found
+
+
 def parsed(text: str, backend: str, prefix: str, where: str) -> Block:
     """The block as written. Raises PermanentError where somebody else's lines stand in it."""
     begin, end = find_block(text, backend, where)

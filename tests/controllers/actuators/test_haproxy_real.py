@@ -292,6 +292,13 @@ def test_check_says_what_is_there_and_what_is_missing(ground: Ground) -> None:
     )
     assert "level admin" in error
     assert missing
+    text = ground.file.read_text()
+    ground.file.write_text(text.replace("defaults\n", "defaults\n  default-server maxconn 7\n"))
+    _, warning = said()[0]
+    assert warning.startswith(
+        f"warning: default/app: {ground.file}: line 5: HAProxy applies default-server at a reload"
+    )
+    ground.file.write_text(text)
     _, warning = said(seconds=2.0)[0]
     assert warning == (
         "warning: default/app: what a server has in hand 1 s after its drain began is cut off, and one request takes "
