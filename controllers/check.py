@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from controllers import check_targets
+from controllers import check_aws, check_targets
 from controllers.config import Config, Prometheus, Workload, contradictions
 from controllers.domain import Sample
 from controllers.rules import expressions
@@ -119,6 +119,9 @@ def main(argv: list[str]) -> int:
     lines, unscaled = (
         ([], False) if options.no_cluster else check_targets.report(config, source, _service_seconds(findings))
     )
+    if not options.no_cluster:
+        on_aws, refused = check_aws.report(config)
+        lines, unscaled = [*lines, *on_aws], unscaled or refused
     for line in lines:
         print(line)
     return 2 if mistakes else 1 if missing or lacks or unscaled else 0
@@ -266,6 +269,8 @@ def ask(source: Source, config: Config, now: float) -> Findings:
         name = workload.identity
         rows = tuple(_row(readings[record], workload, config) for record in names if name in fallbacks.get(record, {}))
         mistakes = _promql_mistake(source, workload, fallbacks, left()) + _slo_mistake(workload, fastest.get(name))
+        refused, idle = _in_hand(source, workload, left()) if ".also." not in place else ([], [])
+        mistakes += refused
         try:
             since = next((sample.at for sample in history.samples(name)), None)
         except SourceError:
@@ -274,7 +279,7 @@ def ask(source: Source, config: Config, now: float) -> Findings:
             rows,
             since,
             tuple(_at(place, mistake) for mistake in mistakes),
-            (*_queue_warnings(workload, queues), *_warnings(workload, rows, since, now)),
+            (*_queue_warnings(workload, queues), *idle, *_warnings(workload, rows, since, now)),
         )
     return Findings(findings, warnings + unread + tuple(w for reading in readings.values() for w in reading.warnings))
 
@@ -324,6 +329,26 @@ def _promql_mistake(
             return [f"demand.promql: Prometheus refuses it ({error.message}); it must give a vector, per second"]
         raise
     return []
+
+
+def _in_hand(source: Source, workload: Workload, seconds: float) -> tuple[list[str], list[str]]:
+    """What is wrong with the expression for work in hand: mistakes of the file, and what may yet come."""
+    if workload.in_hand is None:
+        return [], []
+    try:
+        found = source.instant(workload.in_hand, deadline_seconds=seconds)
+    except SourceError as error:
+        if error.kind in (Kind.BAD_QUERY, Kind.DUPLICATE):
+            return [f"in_hand: Prometheus refuses it ({error.message}); it must give a vector by pod or instance"], []
+        raise
+    if not found:
+        return [], ["in_hand gives nothing now, so scale-in would take any replica"]
+    unnamed = sum(not (series.labels.get("pod") or series.labels.get("instance")) for series in found)
+    if unnamed:
+        return [
+            f"in_hand: {unnamed} of {len(found)} series have neither pod nor instance; write 'sum by (pod) (…)'"
+        ], []
+    return [], []
 
 
 def _slo_mistake(workload: Workload, fastest: float | None) -> list[str]:

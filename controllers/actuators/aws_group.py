@@ -51,6 +51,20 @@ class Group:
         return self.are("Pending", "InService", "Quarantined")
 
 
+@dataclass(frozen=True, slots=True)
+class GroupFacts:
+    """Its bounds, and why it could not be told: others that scale it, processes that are suspended."""
+
+    smallest: int
+    largest: int
+    obstacles: tuple[str, ...]
+
+
+def group_facts(target: AwsTarget, name: str, account: Account, until: float) -> GroupFacts:
+    """For `tidewise check`. Raises ActuatorError."""
+    return _Scaled(target, name, account, time.time).facts(until)
+
+
 class _Scaled:
     """One group."""
 
@@ -97,6 +111,20 @@ class _Scaled:
             raise PermanentError(
                 f"{self._at}: it has at least {group.smallest} (MinSize), {replicas} were asked for; lower its MinSize"
             )
+
+    def facts(self, until: float) -> GroupFacts:
+        group = self._look(until)
+        obstacles: list[str] = []
+        for refuse in (
+            lambda: self._refuse_beside_others(until),
+            lambda: self._refuse_while_suspended(group, group.desired + 1),
+            lambda: self._refuse_while_suspended(group, group.desired - 1),
+        ):
+            try:
+                refuse()
+            except PermanentError as error:
+                obstacles.append(str(error))
+        return GroupFacts(group.smallest, group.largest, tuple(obstacles))
 
     def _shrink(
         self,

@@ -9,6 +9,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from controllers.actuators.aws_account import Account, LostError, RefusedError
 from controllers.actuators.aws_balancer import finish_registrations, read_health, with_health
@@ -244,11 +245,11 @@ class _Fleet:
     def _start_one(self, slot: int, after: str, until: float) -> Instance:
         """In the first type and place that has capacity. What was not answered is asked for again in the same words."""
         now = self._clock()
-        options = [option for option in self._options() if self._cooling.get(option, 0.0) <= now]
+        able = [option for option in options(self._settings) if self._cooling.get(option, 0.0) <= now]
         if slot in self._lost:
-            options = [self._lost[slot], *(option for option in options if option != self._lost[slot])]
+            able = [self._lost[slot], *(option for option in able if option != self._lost[slot])]
         refusals: list[NoCapacityError] = []
-        for option in options:
+        for option in able:
             try:
                 started = self._run(slot, after, option, until)
             except NoGrowthError:
@@ -264,7 +265,7 @@ class _Fleet:
             else:
                 self._lost.pop(slot, None)
                 return started
-        count = len(self._options())
+        count = len(options(self._settings))
         what = f"the {count} configured types and places" if count > 1 else "what the template asks for"
         why = refusals[-1] if refusals else f"they were asked less than {CAPACITY_COOL_SECONDS:.0f} s ago"
         raise NoCapacityError(f"fleet {self._settings.fleet}: there is no capacity for {what} ({why})")
@@ -274,11 +275,11 @@ class _Fleet:
         for attempt in range(MOST_ATTEMPTS):
             token = client_token(self._settings.fleet, slot, after, option, attempt)
             try:
-                answer = self._account.call(until, "ec2", "run_instances", **self._wish(slot, option, token))
+                answer = self._account.call(until, "ec2", "run_instances", **wish(self._settings, slot, option, token))
             except RefusedError as error:
                 if error.code in ("IdempotentInstanceTerminated", "IdempotentParameterMismatch"):
                     continue
-                raise _told_what_to_correct(error, self._settings) from None
+                raise told_what_to_correct(error, self._settings) from None
             started = replace(parsed(answer["Instances"][0]), slot=slot)
             if started.is_alive:
                 return replace(started, stage=Stage.STARTING, launched_at=started.launched_at or self._clock())
@@ -286,48 +287,50 @@ class _Fleet:
             f"fleet {self._settings.fleet}: EC2 answers with ended instances for slot {slot}, {MOST_ATTEMPTS} times"
         )
 
-    def _wish(self, slot: int, option: Option, token: str) -> dict[str, object]:
-        settings = self._settings
-        template = settings.launch_template
-        kind, place = option
-        tags = {
-            "Name": f"{settings.fleet}-{slot}",
-            **settings.tags,
-            FLEET: settings.fleet,
-            SLOT: str(slot),
-            MADE_BY: "tidewise scale",
-        }
-        wish: dict[str, object] = {
-            "MinCount": 1,
-            "MaxCount": 1,
-            "ClientToken": token,
-            "LaunchTemplate": {
-                "LaunchTemplateId" if template.startswith("lt-") else "LaunchTemplateName": template,
-                "Version": settings.launch_template_version,
-            },
-            "TagSpecifications": [
-                {"ResourceType": "instance", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
-            ],
-        }
-        if kind is not None:
-            wish["InstanceType"] = kind
-        if place is not None and settings.subnets:
-            wish["SubnetId"] = place
-        elif place is not None:
-            wish["Placement"] = {"AvailabilityZone": place}
-        return wish
-
-    def _options(self) -> list[Option]:
-        settings = self._settings
-        kinds: list[str | None] = [*settings.instance_types] or [None]
-        places: list[str | None] = [*(settings.subnets or settings.zones)] or [None]
-        return list(itertools.product(kinds, places))
-
     def _until(self, seconds: float) -> float:
         return time.monotonic() + min(seconds, self._target.timeout_seconds)
 
 
-def _told_what_to_correct(error: RefusedError, settings: AwsInstances) -> ActuatorError:
+def options(settings: AwsInstances) -> list[Option]:
+    """Types and places in the order in which they are asked."""
+    kinds: list[str | None] = [*settings.instance_types] or [None]
+    places: list[str | None] = [*(settings.subnets or settings.zones)] or [None]
+    return list(itertools.product(kinds, places))
+
+
+def wish(settings: AwsInstances, slot: int, option: Option, token: str) -> dict[str, Any]:
+    """The request that starts one instance."""
+    template = settings.launch_template
+    kind, place = option
+    tags = {
+        "Name": f"{settings.fleet}-{slot}",
+        **settings.tags,
+        FLEET: settings.fleet,
+        SLOT: str(slot),
+        MADE_BY: "tidewise scale",
+    }
+    request: dict[str, Any] = {
+        "MinCount": 1,
+        "MaxCount": 1,
+        "ClientToken": token,
+        "LaunchTemplate": {
+            "LaunchTemplateId" if template.startswith("lt-") else "LaunchTemplateName": template,
+            "Version": settings.launch_template_version,
+        },
+        "TagSpecifications": [
+            {"ResourceType": "instance", "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
+        ],
+    }
+    if kind is not None:
+        request["InstanceType"] = kind
+    if place is not None and settings.subnets:
+        request["SubnetId"] = place
+    elif place is not None:
+        request["Placement"] = {"AvailabilityZone": place}
+    return request
+
+
+def told_what_to_correct(error: RefusedError, settings: AwsInstances) -> ActuatorError:
     """Mistakes of the configuration are permanent."""
     wrong = ("InvalidLaunchTemplate", "InvalidSubnet", "InvalidParameter", "InvalidAMI", "InvalidGroup", "InvalidKey")
     if error.code.startswith((*wrong, "MissingParameter", "InvalidBlockDevice", "InvalidZone")):
