@@ -267,6 +267,30 @@ class TestWithPrometheus:
         assert (status, err) == (1, "")
         assert "NEEDED: missing" in out
 
+    @pytest.mark.parametrize(
+        ("sentence", "expr", "status", "said"),
+        [
+            ("by instance", "sum by (instance) (up)", 0, None),
+            ("refused", "sum by (pod) (rate(up))", 2, "workloads.0.in_hand: Prometheus refuses it"),
+            ("without a name", "sum(up)", 2, "workloads.0.in_hand: 1 of 1 series have neither pod nor instance; write"),
+            ("nothing yet", "sum by (pod) (busy)", 0, "warning: in_hand gives nothing now, so scale-in would take any"),
+        ],
+    )
+    def test_work_in_hand(
+        self, checked, prometheus: Prometheus, sentence: str, expr: str, status: int, said: str | None
+    ) -> None:
+        found, out, err = checked(text() + f"    in_hand: '{expr}'\n", "--prometheus", prometheus.url)
+        assert found == status, sentence
+        assert (said or "warning: its history") in out + err
+        assert said or ("in_hand:" not in err and "in_hand gives" not in out)
+
+    def test_a_further_demand_is_looked_at_like_any(self, checked, prometheus: Prometheus) -> None:
+        more = "    also: [{name: llm, promql: 'rate(x)'}, {name: rest, queue: video-jobs}]\n"
+        status, out, err = checked(text() + more, "--prometheus", prometheus.url)
+        assert status == 2
+        assert "workloads.0.also.0.promql: Prometheus refuses it" in err
+        assert "default/video-analysis/rest: queue video-jobs on redis, the same replicas\n" in out
+
     def test_an_objective_shorter_than_any_service_time_on_record(self, checked, prometheus: Prometheus) -> None:
         status, _, err = checked(text(wait=0.2), "--prometheus", prometheus.url)
         assert status == 2
