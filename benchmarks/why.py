@@ -1,6 +1,6 @@
 """How long `tidewise why` takes on a month of decision records of a fleet.
 
-    python -m benchmarks.why [--workloads 50] [--days 30] [--changes 40] [--folder DIR]
+    python -m benchmarks.why [--workloads 50] [--days 30] [--changes 40] [--times 5] [--folder DIR]
 
 Writes the records (every ten minutes, and so many changes a day, for each workload), then asks for the last decision,
 for one of the first day, for one of a workload that stopped a month ago, and for a table of changes: the whole command,
@@ -36,13 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workloads", type=int, default=50)
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--changes", type=int, default=40, help="a day and workload, beside one record in ten minutes")
+    parser.add_argument("--times", type=int, default=5, help="each question is asked so often; the median counts")
     parser.add_argument("--folder", type=Path, help="default: a temporary one")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        return _measure(Path(folder), options.workloads, options.days, options.changes)
+        return _measure(Path(folder), options.workloads, options.days, options.changes, options.times)
 
 
-def _measure(folder: Path, workloads: int, days: int, changes: int) -> int:
+def _measure(folder: Path, workloads: int, days: int, changes: int, times: int) -> int:
     records = folder / "decisions"
     lines = write(records, workloads, days, changes)
     size = sum(path.stat().st_size for path in records.glob("*.jsonl"))
@@ -57,7 +58,7 @@ def _measure(folder: Path, workloads: int, days: int, changes: int) -> int:
         "of one that stopped on the first day": [STOPPED],
         "the last 20 changes": [last, "--history", "20"],
     }
-    took = {name: _median(config, words) for name, words in asked.items()}
+    took = {name: _median(config, words, times) for name, words in asked.items()}
     began = time.process_time()
     of_last = sum(record.decision.workload == last for record in read(records))
     plain = time.process_time() - began
@@ -132,7 +133,7 @@ def _configuration(records: Path, workloads: int) -> str:
     )
 
 
-def _median(config: Path, words: Sequence[str], times: int = 5) -> tuple[float, float]:
+def _median(config: Path, words: Sequence[str], times: int) -> tuple[float, float]:
     """Seconds by the clock and of CPU that the command takes."""
     argv = [sys.executable, "-m", "controllers", "why", *words, "--config", str(config)]
     wall, cpu = [], []

@@ -223,7 +223,7 @@ def quantity(value: Any) -> float | None:
     from kubernetes.utils.quantity import parse_quantity
 
     try:
-        number = float(parse_quantity(str(value)))
+        number = float(parse_quantity(str(value)))  # type: ignore[no-untyped-call]
     except (ValueError, ArithmeticError):
         return None
     return number if number > 0 else None

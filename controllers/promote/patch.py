@@ -70,4 +70,4 @@ def _edited(text: str, node: yaml.MappingNode, mode: Mode) -> str:
 def _ends_on_its_line(value: yaml.Node) -> bool:
     if isinstance(value, yaml.ScalarNode):
         return value.style not in ("|", ">") and value.start_mark.line == value.end_mark.line
-    return bool(value.flow_style)
+    return isinstance(value, yaml.CollectionNode) and bool(value.flow_style)

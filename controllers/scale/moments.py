@@ -21,7 +21,7 @@ def coming(text: str, now: float, zone: ZoneInfo) -> float:
     asked = text.strip()
     if seconds_of(asked) > 0:
         return now + seconds_of(asked)
-    at = _clock(asked, now, zone, ahead=True) if _CLOCK.fullmatch(asked) else _iso(asked, zone)
+    at = _clock(asked, now, zone, ahead=True) or _iso(asked, zone)
     if at is None:
         raise ValueError(f"found '{text}'; write a time such as 21:00 or 2026-11-20T21:00, or a length such as 2h")
     if at <= now:
@@ -35,7 +35,7 @@ def past(text: str, now: float, zone: ZoneInfo) -> float:
     length, ago, rest = asked.partition(" ago")
     if ago and not rest and seconds_of(length) > 0:
         return now - seconds_of(length)
-    at = _clock(asked, now, zone, ahead=False) if _CLOCK.fullmatch(asked) else _iso(asked, zone)
+    at = _clock(asked, now, zone, ahead=False) or _iso(asked, zone)
     if at is None:
         raise ValueError(f"found '{text}'; write a time such as 13:25 or 2026-11-20T13:25, or '2h ago'")
     if at > now:
@@ -61,10 +61,12 @@ def length(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours and minutes else f"{hours} h" if hours else f"{minutes} min"
 
 
-def _clock(text: str, now: float, zone: ZoneInfo, *, ahead: bool) -> float:
-    """The next, or the last, moment at which a clock in the zone shows this."""
-    hour, minute, second = _CLOCK.fullmatch(text).groups()  # type: ignore[union-attr] - matched by the caller
-    shown = time(int(hour), int(minute), int(second or 0))
+def _clock(text: str, now: float, zone: ZoneInfo, *, ahead: bool) -> float | None:
+    """The next, or the last, moment at which a clock in the zone shows this; None where it is no clock time."""
+    found = _CLOCK.fullmatch(text)
+    if found is None:
+        return None
+    shown = time(int(found[1]), int(found[2]), int(found[3] or 0))
     today = datetime.fromtimestamp(now, zone).date()
     # An hour that is struck twice when summer time ends is two moments.
     moments = [

@@ -13,11 +13,12 @@ import yaml
 from controllers.__main__ import main
 from controllers.config import load
 from controllers.domain import Mode, Reason, Sample
-from controllers.promote.command import replay_table, told
+from controllers.promote.command import preconditions, replay_table, told
 from controllers.promote.evidence import evidence
 from controllers.scale.moments import zone_of
 from controllers.scale.records import Record, Records
 from controllers.scale.state import Decision, Rules, State
+from testbed.kube.cluster import Cluster as ControlPlane
 from testbed.parts import Prometheus
 
 NOW = 1_790_000_000.0
@@ -206,3 +207,37 @@ def test_what_can_act_is_promoted_by_one_word(
         "+  mode: act"
     ]
     assert load(path).workloads[0].mode is Mode.ACT
+
+
+@pytest.mark.real
+def test_on_kubernetes_it_says_who_else_scales_and_which_rights_are_missing(
+    kube_cluster: ControlPlane, kube_namespace: str, tmp_path: Path
+) -> None:
+    template = {"metadata": {"labels": {"app": "w"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}
+    spec = {"replicas": 0, "selector": {"matchLabels": {"app": "w"}}, "template": template}
+    apps = f"/apis/apps/v1/namespaces/{kube_namespace}/deployments"
+    kube_cluster.request("POST", apps, {"metadata": {"name": "worker"}, "spec": spec})
+    reference = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "worker"}
+    kube_cluster.request(
+        "POST",
+        f"/apis/autoscaling/v2/namespaces/{kube_namespace}/horizontalpodautoscalers",
+        {"metadata": {"name": "own"}, "spec": {"scaleTargetRef": reference, "maxReplicas": 3}},
+    )
+
+    def findings(kubeconfig: Path) -> list[str]:
+        target = {"namespace": kube_namespace, "deployment": "worker", "kubeconfig": str(kubeconfig)}
+        config = load(configuration(tmp_path, target={"kubernetes": target}))
+        return [str(finding) for finding in preconditions(config, config.workloads[0], NOW)]
+
+    may_all = findings(kube_cluster.kubeconfig)
+    assert "  ok       the target (kubernetes) answers: 0 ready of 0" in may_all
+    assert any("HorizontalPodAutoscaler own" in line for line in may_all), may_all
+    looks_only = [
+        {"apiGroups": ["apps"], "resources": ["deployments/scale"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+        {"apiGroups": ["autoscaling"], "resources": ["horizontalpodautoscalers"], "verbs": ["list"]},
+        {"apiGroups": ["keda.sh"], "resources": ["scaledobjects"], "verbs": ["list"]},
+    ]
+    looking = findings(kube_cluster.service_account(kube_namespace, "looker", looks_only))
+    missing = [line for line in looking if "NOT YET" in line and "patch" in line]
+    assert missing, looking
