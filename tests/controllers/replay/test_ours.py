@@ -64,7 +64,7 @@ def test_a_step_is_forecast_as_the_process_would_have_done(setting: Setting, for
     assert foreseen.gate_open[0] == made.gate_open
     assert made.window is not None
     assert (foreseen.first, foreseen.last) == (1, 1)
-    np.testing.assert_allclose(foreseen.window[0], list(made.window.peak.values()), rtol=1e-4)
+    np.testing.assert_allclose(foreseen.window[0], [made.window.peak[q] for q in QUANTILES], rtol=1e-4)
     for place, horizon in enumerate(made.horizons):
         assert foreseen.value[0, place] == pytest.approx(horizon.value, rel=1e-4)
         np.testing.assert_allclose(foreseen.quantile[0, place], list(horizon.quantiles.values()), rtol=1e-4)
