@@ -30,7 +30,7 @@ class Found:
     being killed, the shortest of its pods.
     """
 
-    scalers: tuple[Scaler, ...] = ()
+    scalers: tuple[Scaler, ...] | None = ()
     missing: tuple[str, ...] = ()
     grace_seconds: float | None = None
     problem: str | None = None
@@ -117,8 +117,9 @@ def look(api: Api, workload: Workload, target: KubernetesTarget, replaced: bool,
         scalers = find_scalers(api, target.namespace, object_of(target), until)
         found = replace(found, scalers=tuple(scalers))
     except ApiError as error:
-        if error.status != 403:  # else the right is among those that are missing, where it is needed
+        if error.status != 403:
             raise
+        found = replace(found, scalers=None)
     if workload.mode is Mode.ACT and _refusal(target, found) is None:
         missing += _missing(api, _to_act(workload, target, found, scale, replaced), until)
     found = replace(found, missing=tuple(missing))
@@ -137,7 +138,9 @@ def _to_act(
     workload: Workload, target: KubernetesTarget, found: Found, scale: Place, replaced: bool
 ) -> list[tuple[str, Place]]:
     """The rights that carrying a decision out takes, beside those to look."""
-    needed = [(verb, scaler.place) for scaler in found.scalers for verb in ("get", "patch")] or [("update", scale)]
+    needed = [(verb, scaler.place) for scaler in found.scalers or () for verb in ("get", "patch")] or [
+        ("update", scale)
+    ]
     if workload.in_hand is not None and object_of(target)[1] != "StatefulSet":
         needed.append(("patch", Place("v1", target.namespace, "pods")))
     if replaced:
@@ -178,7 +181,7 @@ def told(workload: Workload, target: KubernetesTarget, found: Found, takes: Take
         lines.append(f"warning: it may not {rights} in namespace {target.namespace}; grant it, see docs/kubernetes.md")
     if (grace := _grace(workload, kind, name, found.grace_seconds, takes)) is not None:
         lines.append(f"warning: {grace}")
-    for scaler in found.scalers:
+    for scaler in found.scalers or ():
         if workload.replicas.max > scaler.maximum:
             lines.append(
                 f"warning: {scaler} has at most {scaler.maximum} and replicas.max is {workload.replicas.max}; "
@@ -195,6 +198,8 @@ def told(workload: Workload, target: KubernetesTarget, found: Found, takes: Take
 
 
 def _how(target: KubernetesTarget, found: Found) -> str:
+    if found.scalers is None:
+        return "it may not list HPAs and ScaledObjects here, so whether one scales it as well is not known"
     if not found.scalers:
         return "its number is set"
     if (refusal := _refusal(target, found)) is not None:

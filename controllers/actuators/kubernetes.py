@@ -141,17 +141,19 @@ class _Scaled:
     def _look(self, until: float) -> list[Scaler]:
         """Those that scale the object as well: looked for now and then, and read anew each time. Raises ApiError."""
         now = time.monotonic()
-        if self._scalers and now < self._look_again_at:
-            try:
-                self._scalers = [read_scaler(self._api, scaler, until) for scaler in self._scalers]
-                return self._scalers
-            except ApiError as error:
-                if error.status != 404:
-                    raise
-        if now >= self._look_again_at or self._scalers:
-            self._scalers = find_scalers(self._api, self._target.namespace, self._object, until)
+        if now >= self._look_again_at:
+            self._scalers = self._found(until, LOOK_SECONDS / 2)
             self._look_again_at = now + LOOK_SECONDS
+        try:
+            self._scalers = [read_scaler(self._api, scaler, until) for scaler in self._scalers]
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            self._scalers = self._found(until)
         return self._scalers
+
+    def _found(self, until: float, age_seconds: float = 0.0) -> list[Scaler]:
+        return find_scalers(self._api, self._target.namespace, self._object, until, age_seconds)
 
     def _scaler(self, until: float) -> Scaler | None:
         """The one whose floor is told; None where nobody else scales the object.
@@ -160,7 +162,7 @@ class _Scaled:
         """
         scalers = self._scalers  # those that the decision saw
         if not scalers or self._target.beside == "refuse" or time.monotonic() >= self._look_again_at:
-            scalers = self._scalers = find_scalers(self._api, self._target.namespace, self._object, until)
+            scalers = self._scalers = self._found(until)
             self._look_again_at = time.monotonic() + LOOK_SECONDS
         if not scalers:
             return None

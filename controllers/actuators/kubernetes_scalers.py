@@ -4,11 +4,14 @@ A floor is the minimum of the user's own autoscaler, raised for a while. The obj
 what the minimum was, what it was raised to and until when: whoever comes later, or a person, can take it back.
 """
 
+import threading
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from weakref import WeakKeyDictionary
 
-from controllers.kubernetes_api import Api, Json, Place
+from controllers.kubernetes_api import Api, ApiError, Json, Place
 
 ORIGINAL = "tidewise.io/floor-original"
 FLOOR = "tidewise.io/floor"
@@ -59,15 +62,44 @@ class Floor:
     until: float
 
 
-def find_scalers(api: Api, namespace: str, target: tuple[str, str, str], until: float) -> list[Scaler]:
+def find_scalers(
+    api: Api, namespace: str, target: tuple[str, str, str], until: float, age_seconds: float = 0.0
+) -> list[Scaler]:
     """Those that scale this object (API version, kind, name). An HPA that KEDA made stands for its ScaledObject.
 
-    Raises ApiError.
+    age_seconds: how old an answer may be that another workload of the namespace has asked for. Raises ApiError.
     """
     group = (target[0].rpartition("/")[0], *target[1:])
-    found = [one for one in all_scalers(api, namespace, until) if one.target == group]
+    found = [one for one in _recent(api, namespace, until, age_seconds) if one.target == group]
     objects = {one.place.name for one in found if one.kind == SCALED_OBJECT}
     return [one for one in found if one.kind == SCALED_OBJECT or not (one.owner and one.owner[1] in objects)]
+
+
+@dataclass
+class _Looks:
+    """The last answer of each namespace of a cluster, and when it was asked for (monotonic). One asks at a time."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    found: dict[str, tuple[float, list[Scaler]]] = field(default_factory=dict)
+
+
+_LOOKS: WeakKeyDictionary[Api, _Looks] = WeakKeyDictionary()
+
+
+def _recent(api: Api, namespace: str, until: float, age_seconds: float) -> list[Scaler]:
+    """A thousand workloads of one namespace ask for the same list. Raises ApiError."""
+    looks = _LOOKS.setdefault(api, _Looks())
+    if not looks.lock.acquire(timeout=max(0.0, until - time.monotonic())):
+        raise ApiError(f"list scalers in {namespace}: another request for them is still under way")
+    try:
+        asked_at, scalers = looks.found.get(namespace, (float("-inf"), []))
+        now = time.monotonic()
+        if now - asked_at >= age_seconds:
+            scalers = all_scalers(api, namespace, until)
+            looks.found[namespace] = (now, scalers)
+        return scalers
+    finally:
+        looks.lock.release()
 
 
 def all_scalers(api: Api, namespace: str, until: float) -> list[Scaler]:

@@ -293,6 +293,15 @@ def test_without_the_other_scaler_the_number_itself_is_told_again(api: Any, actu
     assert api.writes() == [f"{HPAS}/busy", SCALE]
 
 
+def test_workloads_of_one_namespace_share_a_look(api: Any, kubeconfig: Path) -> None:
+    shared = Api(Cluster(kubeconfig=kubeconfig))
+    targets = [KubernetesTarget(kubeconfig=kubeconfig, namespace="prod", deployment=name) for name in ("worker", "web")]
+    api.put(SCALE.replace("worker", "web"), deployment_scale(1))
+    floors = [kubernetes_actuator(target, shared).read_replicas(5).floor for target in targets]
+    assert floors == [2, None]
+    assert api.asked.count(("GET", HPAS)) == 1
+
+
 # -------- faults 15, 16, 18, 23 of a floor
 
 
