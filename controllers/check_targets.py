@@ -1,4 +1,4 @@
-"""What `tidewise check` finds out about targets that are published, on AWS, in Docker or behind HAProxy: what is there, and
+"""What `tidewise check` finds out about targets that are published, in Docker or behind HAProxy: what is there, and
 whether a busy container or server is given the time to finish."""
 
 from collections.abc import Callable, Mapping
