@@ -49,11 +49,21 @@ examples:
   tidewise replay --trace demand.csv --capacity 12 --price '40 KRW' --policies tidewise,hpa,schedule --html replay.html
   tidewise replay --trace jobs.csv --slo '60s 95%'                  a queue: 95 % of the work waits at most 60 s
 
+policies:
+  tidewise            the live decision of `tidewise scale`, with the forecasts of the time
+  hpa, keda, knative  what Kubernetes, KEDA and Knative do about present demand
+  phpa-as-coded, phpa-as-documented, phpa-linear    predictive-horizontal-pod-autoscaler
+  crane, autopilot    Crane's forecast of a daily or weekly period; Google Autopilot's maximum of three days
+  aws-predictive, google-predictive                 surrogates of what these clouds say that they do
+  seasonal-max        present demand, or the next half hour of a week ago, whichever is more
+  schedule, static    a fixed table by hour of the week; a fixed number
+  oracle              knows the future: the limit
+
 The last quarter of the past (10 days at most) is played, all before it is history. Every policy sees the same demand,
 and the same lead time until a replica that it asked and pays for serves. 'short' is the share of time with demand above
 what served, and nothing waits; 'late' and 'p95 wait' are what it would have been with a queue. Policies are shown as
-they come, and set in hindsight to what is cheapest for the promise: no live policy can be set that well. The oracle
-knows the future: it is a limit and no policy. docs/replay.md tells more.
+they come, and set in hindsight to what is cheapest for the promise: no live policy can be set that well.
+docs/replay.md tells more.
 """
 
 
@@ -306,7 +316,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--price", type=_price, metavar="MONEY", help="of a replica-hour, such as '12 KRW'")
     parser.add_argument(
-        "--policies", type=_policies, default=list(NAMES), metavar="A,B,…", help=f"of {', '.join(NAMES)} (default: all)"
+        "--policies", type=_policies, default=list(NAMES), metavar="A,B,…", help="of those below (default: all)"
     )
     parser.add_argument("--as-they-come", action="store_true", help="only their usual knobs: much quicker")
     parser.add_argument("--heavy", action="store_true", help="forecast with the models that take seconds to fit, too")

@@ -54,9 +54,9 @@ def table(found: Replayed) -> str:
     days = setting.ticks * setting.tick_seconds / 86_400
     begin, end = (_date(at) for at in (setting.begin, setting.begin + setting.ticks * setting.tick_seconds))
     promised = (
-        f"{promise.objective:.1%} of the work in time"
+        f"{_share(promise.objective)} of the work in time"
         if promise.is_queue
-        else f"{promise.objective:.1%} of the time served"
+        else f"{_share(promise.objective)} of the time served"
     )
     lead = _seconds(setting.lead_seconds)
     lines = [
@@ -71,7 +71,7 @@ def table(found: Replayed) -> str:
         what = "of the work late" if promise.is_queue else "of the time short"
         lines += [
             "",
-            f"set in hindsight to what is cheapest with at most {promise.limit:.2%} {what}",
+            f"set in hindsight to what is cheapest with at most {_percent(promise.limit)} {what}",
             *_rows(found.tuned(), found),
             "",
             f"{'cost x oracle, tuned to be short at most':<44}" + "".join(f"{_limit(level):>12}" for level in LEVELS),
@@ -163,6 +163,10 @@ def _shown(name: str) -> str:
 
 def _limit(level: float) -> str:
     return f"{level:.0%}".replace("%", " %")
+
+
+def _share(ratio: float) -> str:
+    return f"{ratio:.1%}".replace("%", " %")
 
 
 def _history(setting: Setting) -> str:
