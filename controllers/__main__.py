@@ -38,6 +38,7 @@ Steering (by people, for a time; who, when and what is kept)
   init       write a first configuration, in shadow mode, from what a cluster, a cloud and Prometheus have
 
 First steps
+  tidewise init                              (or by hand: docs/configuration.md shows 15 lines)
   tidewise check tidewise.yaml
   tidewise rules --config tidewise.yaml --out rules/workloads.yml
   tidewise forecast --config tidewise.yaml

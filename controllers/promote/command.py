@@ -67,9 +67,10 @@ def main(argv: list[str]) -> int:
     if mode is not Mode.SHADOW:
         if not options.no_replay:
             print("\n".join(_replayed(config, workload, options.days)), end="\n\n", flush=True)
-        print("\n".join(_proof(config, workload, now, options.days)), end="\n\n")
+        records = _records(config, workload.identity, now - options.days * DAY)
+        print("\n".join(_proof(config, workload, now, records)), end="\n\n")
         if mode is Mode.ACT:
-            findings = list(preconditions(config, workload, now))
+            findings = list(preconditions(config, workload, now, records))
             print("can it act?")
             print("\n".join(map(str, findings)))
             print()
@@ -152,24 +153,25 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield f"  {'  '.join(cells)}".rstrip()
 
 
-def _proof(config: Config, workload: Workload, now: float, days: float) -> Iterator[str]:
-    """What the records say of the last so many days."""
-    try:
-        records = _records(config, workload.identity, now - days * DAY)
-    except RecordError as error:
-        yield f"what acting would have come to is not known: {error}"
+def _proof(config: Config, workload: Workload, now: float, records: Sequence[Record] | str) -> Iterator[str]:
+    """What the records say."""
+    if isinstance(records, str):
+        yield f"what acting would have come to is not known: {records}"
         return
     found = evidence(records, now, _longest(config))
     if found is None or found.known_seconds <= 0:
-        yield f"what acting would have come to is not known: {len(records)} decisions in {days:g} days; let it run on"
+        yield f"what acting would have come to is not known: {len(records)} decisions so far; let it run on"
         return
     yield from told(found, workload, zone_of(workload, config))
 
 
-def _records(config: Config, identity: str, since: float) -> list[Record]:
-    """Oldest first. Raises RecordError."""
+def _records(config: Config, identity: str, since: float) -> list[Record] | str:
+    """Oldest first; or the sentence why they cannot be had."""
     found = takewhile(lambda record: record.decision.at >= since, backwards(config.scale.records, identity))
-    return sorted(found, key=lambda record: record.decision.at)
+    try:
+        return sorted(found, key=lambda record: record.decision.at)
+    except RecordError as error:
+        return str(error)
 
 
 def _longest(config: Config) -> float:
@@ -203,11 +205,11 @@ def _minutes(side: Side) -> str:
     return f"{side.short_seconds / 60:,.0f} min"
 
 
-def preconditions(config: Config, workload: Workload, now: float) -> Iterator[Finding]:
-    """What has to be so before it may act."""
+def preconditions(config: Config, workload: Workload, now: float, records: Sequence[Record] | str) -> Iterator[Finding]:
+    """What has to be so before it may act. `records`: its own, oldest first; or why there are none."""
     yield from _measured(config, workload, now)
     yield from _target(config, workload)
-    yield from _decided(config, workload, now)
+    yield _decided(config, now, records)
     if workload.price is not None and config.budget is not None and config.budget.token_file is None:
         yield Finding(False, "budget.token_file: is missing, so the ledger would permit no replica with a price")
     if config.scale.token_file is None:
@@ -262,26 +264,23 @@ def _bare(line: str) -> str:
     return line.replace("warning: ", "").removeprefix("error: ").strip()
 
 
-def _decided(config: Config, workload: Workload, now: float) -> Iterator[Finding]:
-    """Whether the scaler runs, and for how long it has."""
-    try:
-        records = _records(config, workload.identity, now - 14 * DAY)
-    except RecordError as error:
-        yield Finding(None, str(error))
-        return
-    if not records or now - records[-1].decision.at > _longest(config):
-        since = f"for {length(now - records[-1].decision.at)}" if records else "within 14 days"
-        yield Finding(None, f"no decision about it was recorded {since}; is `tidewise scale` running?")
-        return
+def _decided(config: Config, now: float, records: Sequence[Record] | str) -> Finding:
+    """Whether the scaler runs, for how long it has, and whether acting would have been worse."""
+    if isinstance(records, str):
+        return Finding(None, records)
+    if not records:
+        return Finding(None, "no decision about it is on record; is `tidewise scale` running?")
+    silent = now - records[-1].decision.at
+    if silent > _longest(config):
+        return Finding(None, f"no decision about it was recorded for {length(silent)}; is `tidewise scale` running?")
     found = evidence(records, now, _longest(config))
     known = found.known_seconds if found else 0.0
     if found is None or known < SHORT_PROOF_SECONDS:
-        yield Finding(None, f"only {length(known)} of decisions are on record; a week tells more")
-        return
-    yield Finding(True, f"{length(known)} of decisions are on record")
+        return Finding(None, f"only {length(known)} of decisions are on record; a week tells more")
     worse = found.act.short_seconds - found.ran.short_seconds
     if worse > SHORT_SHARE * known:
-        yield Finding(None, f"acting would have been short for {length(worse)} more than what ran")
+        return Finding(None, f"acting would have been short for {length(worse)} more than what ran")
+    return Finding(True, f"{length(known)} of decisions are on record")
 
 
 def _change(options: argparse.Namespace, config: Config, workload: Workload, mode: Mode) -> int:

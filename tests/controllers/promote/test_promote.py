@@ -227,7 +227,7 @@ def test_on_kubernetes_it_says_who_else_scales_and_which_rights_are_missing(
     def findings(kubeconfig: Path) -> list[str]:
         target = {"namespace": kube_namespace, "deployment": "worker", "kubeconfig": str(kubeconfig)}
         config = load(configuration(tmp_path, target={"kubernetes": target}))
-        return [str(finding) for finding in preconditions(config, config.workloads[0], NOW)]
+        return [str(finding) for finding in preconditions(config, config.workloads[0], NOW, [])]
 
     may_all = findings(kube_cluster.kubeconfig)
     assert "  ok       the target (kubernetes) answers: 0 ready of 0" in may_all

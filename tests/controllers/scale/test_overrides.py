@@ -75,6 +75,24 @@ def test_a_line_torn_by_a_kill_was_never_acknowledged(path: Path) -> None:
     assert Overrides(path).active(NAME, NOW + 20) == (ONE, TWO)
 
 
+def test_a_power_cut_at_any_byte_leaves_what_was_whole_and_the_journal_goes_on(path: Path) -> None:
+    book = Overrides(path)
+    book.begin(NAME, ONE)
+    book.begin(NAME, TWO)
+    book.end(NAME, "eve@desk", NOW + 60)
+    whole = path.read_bytes()
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        after = Overrides(path)
+        lines = whole[:cut].count(b"\n")
+        assert len(after.trail()) == min(lines, 2)
+        assert after.active(NAME, NOW + 61) == ((), (ONE,), (ONE, TWO), ())[lines]
+        if cut % 50 == 0:
+            other = replace(TWO, id="99999999")
+            after.begin("default/other", other)
+            assert Overrides(path).active("default/other", NOW + 61) == (other,)
+
+
 @pytest.mark.parametrize("damage", [b"\n", b"{}\n", b"\x00\x00\n", b'{"kind":"begun","workload":1}\n'])
 def test_a_damaged_line_before_the_last_is_refused_by_its_number(path: Path, damage: bytes) -> None:
     Overrides(path).begin(NAME, ONE)
