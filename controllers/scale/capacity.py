@@ -212,7 +212,7 @@ def _sampled(known: Learned, sample: tuple[float, int, float, bool]) -> Learned:
     """With one more sample, and one more period where it is whole. A gap, or a clock set back, begins anew."""
     at = sample[0]
     samples = known.samples
-    if samples and not 0 <= at - samples[-1][0] <= PERIOD_SECONDS / 2:
+    if samples and not 0 <= at - samples[-1][0] <= PERIOD_SECONDS:
         return replace(known, samples=(sample,), periods=())
     if not samples or at - samples[0][0] < PERIOD_SECONDS:
         return replace(known, samples=(*samples, sample))

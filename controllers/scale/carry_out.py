@@ -199,6 +199,8 @@ class Teller:
         before: tuple[Replacement, ...] = ()
         if self._leader is not None:
             seconds = min(seconds, self._leader.remaining_seconds())
+            if seconds <= 0:
+                return Outcome(Reason.NOT_LEADER, None, "the lease ended while this decision was being carried out")
         if self._book is not None:
             victims = self._book.victims(workload, tick.now)
             before = (*self._book.active(workload, tick.now), *self._book.surging(workload))

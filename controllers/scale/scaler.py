@@ -26,6 +26,7 @@ from controllers.scale.schedule import Timetable
 from controllers.scale.state import Decision, Rules, Signal, State
 from controllers.sources.prometheus import Source, SourceError
 
+MOST_CHEAP_SECONDS = 7 * 86_400.0  # ahead, of cheap hours: who plans further learns nothing new
 MOST_PAST_SECONDS = 6 * 3600.0  # of our own history that is read back at the start
 
 log = structlog.get_logger()
@@ -206,7 +207,9 @@ class Scaler:
     def _cheap_hours(self, rules: Rules, now: float) -> tuple[tuple[float, float], ...]:
         deadlines = [d for d in (rules.deadline_seconds, *(more.deadline_seconds for more in rules.more)) if d]
         cheap = self._cheap[rules.workload]
-        return self._timetable.windows(cheap, now, now + max(deadlines)) if cheap and deadlines else ()
+        if not cheap or not deadlines:
+            return ()
+        return self._timetable.windows(cheap, now, now + min(MOST_CHEAP_SECONDS, max(deadlines)))
 
     def _surge(self, workload: str) -> int:
         return len(self._book.surging(workload)) if self._book else 0

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from controllers.domain import Mode, Replicas, Sample
 from controllers.scale.capacity import Learned, Period, Seen, bound_of, learn, recalled
@@ -182,6 +184,32 @@ def test_after_a_restart_what_was_published_counts_on() -> None:
     assert (known.service_seconds, known.concurrency, known.bound.replicas if known.bound else None) == (0.5, 3.0, 7)
     again = learn(known, Seen(1000.0, 7, 21.0, 0.5, 90.0), 1)
     assert (again.service_seconds, again.concurrency, again.bound) == (0.5, 3.0, known.bound)
+
+
+QUANTITY = st.one_of(st.none(), st.just(0.0), st.floats(1e-6, 1e9))
+LOOK = st.builds(
+    Seen,
+    at=st.floats(0, 1e5),  # in any order: a clock may be set back
+    ready=st.one_of(st.none(), st.integers(0, 10_000)),
+    throughput=QUANTITY,
+    service_seconds=st.one_of(st.none(), st.floats(1e-6, 1e6)),
+    backlog=QUANTITY,
+    shared=st.booleans(),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(LOOK, max_size=60), st.integers(1, 64), st.booleans())
+def test_any_looks_teach_something_that_can_be_used(looks: list[Seen], concurrency: int, in_order: bool) -> None:
+    """Whatever is seen, in whatever order: positive, finite, and bounded in what is kept."""
+    known = NOTHING
+    for seen in sorted(looks, key=lambda look: look.at) if in_order else looks:
+        known = learn(known, seen, concurrency)
+        assert known.service_seconds is None or 0 < known.service_seconds < math.inf
+        assert known.concurrency is None or 1 <= known.concurrency < math.inf
+        assert known.bound is None or known.bound.replicas >= 1
+        assert len(known.periods) <= 15
+        assert len(known.served) <= 61
 
 
 RULES = Rules("w", True, 1, 500, 60.0, 0.95, 1, 1.0, 30.0, 60.0, 60.0, None, None, STEP, 120.0, Mode.ACT)

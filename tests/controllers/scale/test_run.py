@@ -279,6 +279,18 @@ def test_without_the_lease_it_decides_and_publishes_and_touches_nothing(scaler: 
     assert shown(one, "scale_leader") == 1
 
 
+def test_a_lease_that_ends_in_the_middle_of_a_step_ends_the_writing(scaler: Any) -> None:
+    """It may act when the decision is made; then the ledger, or Prometheus, takes its time."""
+    lease = Holder()
+    lease.remaining_seconds = lambda: 0.0  # type: ignore[method-assign]
+    one, source, fleet = scaler(leader=lease)
+    source.values = PRESENT | foreseen(28.0)
+    one.step(tick())
+    assert fleet.told == []
+    assert "not_leader" in reasons(one)
+    assert "the lease ended" in one.published.landing()
+
+
 def replacement(book: Replacements, operation: str = "op1", instance: str = "w3") -> None:
     book.accept(Replacement(NAME, instance, operation, NOW, NOW + 900))
 
