@@ -12,13 +12,15 @@ from controllers.scale.distribution import Distribution, at_quantile
 from controllers.scale.economics import least_cost, least_cost_of_queue, least_risk
 from controllers.scale.frame import Frame
 from controllers.scale.queueing import Load, Service, Wanted, backlog_after, smallest
-from controllers.scale.state import Signal, SignalRules
+from controllers.scale.state import Rules, Signal, SignalRules, State
 
 
 class Asked:
     """One demand with all that its number depends on."""
 
-    def __init__(self, signal: Signal, promised: SignalRules, frame: Frame, service: Service, present: bool) -> None:
+    def __init__(
+        self, signal: Signal | State, promised: SignalRules | Rules, frame: Frame, service: Service, present: bool
+    ) -> None:
         self.frame, self.service = frame, service
         self.is_queue, self.objective = promised.is_queue, promised.objective
         self.prices, self.shortage, self.most = frame.prices, frame.rules.shortage, frame.rules.max_replicas

@@ -93,9 +93,13 @@ def at_quantile(table: Mapping[float, float], q: float) -> float | None:
     known = table.get(q)
     if known is not None:
         return known
-    below, above = [k for k in table if k < q], [k for k in table if k > q]
-    if below and above:
-        left, right = max(below), min(above)
+    left, right = 0.0, 1.0
+    for each in table:
+        if left < each < q:
+            left = each
+        elif q < each < right:
+            right = each
+    if left > 0.0 and right < 1.0:
         return _line(deviate(q), (deviate(left), table[left]), (deviate(right), max(table[left], table[right])))
     found = Distribution.from_quantiles(table)
     return None if found is None else found.at(q)

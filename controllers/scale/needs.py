@@ -39,41 +39,20 @@ class Need:
     stay: Callable[[], int] | None = None
 
 
-def own(state: State, rules: Rules) -> tuple[Signal, SignalRules]:
-    """The workload's own demand, as a signal among others."""
-    return (
-        Signal(
-            state.demand,
-            state.backlog,
-            state.service_seconds,
-            state.concurrency,
-            state.oldest_age_seconds,
-            state.forecast,
-            state.doubt,
-        ),
-        SignalRules(
-            rules.workload,
-            rules.is_queue,
-            rules.wait_seconds,
-            rules.objective,
-            rules.concurrency,
-            rules.service_seconds,
-            rules.deadline_seconds,
-        ),
-    )
-
-
 def needs_of(state: State, rules: Rules, frame: Frame) -> list[Need]:
     """One of each demand, the workload's own first. A further demand of which nothing is known is unknown."""
-    needs = [need_of(*own(state, rules), frame, None)]
+    needs = [need_of(state, rules, frame, None)]
     for index, promised in enumerate(rules.more):
         signal = state.more[index] if index < len(state.more) else Signal()
         needs.append(need_of(signal, promised, frame, promised.name))
     return needs
 
 
-def need_of(signal: Signal, promised: SignalRules, frame: Frame, name: str | None) -> Need:
-    """What this one demand needs, whatever the others do and whatever it costs."""
+def need_of(signal: Signal | State, promised: SignalRules | Rules, frame: Frame, name: str | None) -> Need:
+    """What this one demand needs, whatever the others do and whatever it costs.
+
+    The workload's own demand is told by its state and rules, which have the fields of a signal among theirs.
+    """
     seconds = signal.service_seconds or promised.service_seconds
     missing = unknown(signal, promised, frame)
     if seconds is None:
@@ -95,7 +74,7 @@ def need_of(signal: Signal, promised: SignalRules, frame: Frame, name: str | Non
     return Need(name, number, (missing,), True, None, number, seconds, *foreseen.at_end())
 
 
-def unknown(signal: Signal, promised: SignalRules, frame: Frame) -> Reason | None:
+def unknown(signal: Signal | State, promised: SignalRules | Rules, frame: Frame) -> Reason | None:
     """What is missing for an answer from present data, or None."""
     oldest = frame.now - frame.rules.data_age_limit_seconds
     if promised.deadline_seconds is None:
@@ -142,7 +121,12 @@ def _answered(
 
 
 def _deferred(
-    signal: Signal, promised: SignalRules, frame: Frame, name: str | None, service: Service, missing: Reason | None
+    signal: Signal | State,
+    promised: SignalRules | Rules,
+    frame: Frame,
+    name: str | None,
+    service: Service,
+    missing: Reason | None,
 ) -> Need:
     """What work with a deadline needs now."""
     if missing is not None or signal.backlog is None or promised.deadline_seconds is None:
