@@ -103,6 +103,10 @@ def work_in_hand(instance: Instance, in_hand: Mapping[str, float] | None) -> flo
     return sum(found) if found else None
 
 
+def is_named(instance: Instance, names: Iterable[str]) -> bool:
+    return any(_means(name, instance) for name in names)
+
+
 def _means(name: str, instance: Instance) -> bool:
     return name in instance.names or name.rpartition(":")[0] in instance.names
 
@@ -119,7 +123,7 @@ def victims_of(
     def order(instance: Instance) -> tuple[bool, bool, float, float]:
         work = work_in_hand(instance, in_hand)
         return (
-            not any(_means(name, instance) for name in wanted),
+            not is_named(instance, wanted),
             instance.is_ready,
             float("inf") if work is None else work,
             -instance.launched_at,

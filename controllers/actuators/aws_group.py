@@ -4,6 +4,7 @@ The group starts, registers and replaces its instances itself. Those that nobody
 are ended one by one and the number with them; only then the number falls, while the busiest are protected from it.
 """
 
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +13,8 @@ from typing import Any
 
 from controllers.actuators.aws_account import Account, LostError, RefusedError
 from controllers.actuators.aws_balancer import read_health, with_health
-from controllers.actuators.aws_facts import Instance, victims_of, work_in_hand
-from controllers.actuators.interface import Actuator, NoCapacityError, PermanentError
+from controllers.actuators.aws_facts import Instance, is_named, victims_of, work_in_hand
+from controllers.actuators.interface import Actuator, ActuatorError, NoCapacityError, NoGrowthError, PermanentError
 from controllers.config.aws import AwsTarget
 from controllers.domain import Replicas
 
@@ -108,21 +109,21 @@ class _Scaled:
                 told,
             )
         if replicas < group.smallest:
-            raise PermanentError(
+            raise ActuatorError(  # not for good: more can be told all the same
                 f"{self._at}: it has at least {group.smallest} (MinSize), {replicas} were asked for; lower its MinSize"
             )
 
     def facts(self, until: float) -> GroupFacts:
         group = self._look(until)
         obstacles: list[str] = []
-        for refuse in (
-            lambda: self._refuse_beside_others(until),
-            lambda: self._refuse_while_suspended(group, group.desired + 1),
-            lambda: self._refuse_while_suspended(group, group.desired - 1),
-        ):
+        checks: list[Callable[[], None]] = [
+            functools.partial(self._refuse_beside_others, until),
+            *(functools.partial(self._refuse_while_suspended, group, group.desired + more) for more in (1, -1)),
+        ]
+        for check in checks:
             try:
-                refuse()
-            except PermanentError as error:
+                check()
+            except ActuatorError as error:
                 obstacles.append(str(error))
         return GroupFacts(group.smallest, group.largest, tuple(obstacles))
 
@@ -138,8 +139,7 @@ class _Scaled:
         count = group.desired - told
         members = self._with_names(group, until) if victims or in_hand else group.staying
         order = victims_of(members, len(members), victims, in_hand)
-        named = {i.id for i in victims_of(members, len(victims), victims, None)} if victims else set()
-        missed = [i for i in order if i.id not in named and i.is_ready and work_in_hand(i, in_hand) != 0]
+        missed = [i for i in order if not is_named(i, victims) and i.is_ready and work_in_hand(i, in_hand) != 0]
         missing = max(0, group.desired - len(group.staying))  # told and never started: the number falls by itself
         one_by_one = [i for i in order if i not in missed][: max(0, count - missing)]
         if not victims and in_hand is None:
@@ -257,7 +257,8 @@ class _Scaled:
         needed = ("Launch", "AddToLoadBalancer") if told > group.desired else ("Terminate",)
         for process in needed:
             if process in group.suspended:
-                raise PermanentError(
+                kind = NoGrowthError if told > group.desired else ActuatorError
+                raise kind(
                     f"{self._at}: its process {process} is suspended, so {told} instead of {group.desired} would not "
                     "come about; resume it"
                 )

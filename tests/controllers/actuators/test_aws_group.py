@@ -12,7 +12,7 @@ from botocore.stub import Stubber
 from controllers.actuators import Actuator, ActuatorError
 from controllers.actuators.aws import aws_actuator
 from controllers.actuators.aws_account import Account, LostError
-from controllers.actuators.interface import NoCapacityError, PermanentError
+from controllers.actuators.interface import NoCapacityError, NoGrowthError, PermanentError
 from controllers.config import AwsTarget
 from tests.controllers.actuators.lagging_aws import REGION, Cloud, drops_the_answer, refuses
 
@@ -113,6 +113,8 @@ def test_named_victims_go_first(cloud: Cloud, asg: Callable[..., Actuator]) -> N
     actuator.apply(2, SECONDS, victims=(ids[1],))
     assert list(members(cloud)) == [ids[0], ids[2]]
     assert cloud.count("set_desired_capacity") == 0
+    actuator.apply(1, SECONDS, victims=("somebody-elsewhere",), in_hand={ids[0]: 2.0, ids[2]: 1.0})
+    assert list(members(cloud)) == [ids[0]], "who is not there shields nobody and betrays nobody"
 
 
 def test_its_bounds_hold_though_moto_has_none(cloud: Cloud, asg: Callable[..., Actuator]) -> None:
@@ -121,7 +123,7 @@ def test_its_bounds_hold_though_moto_has_none(cloud: Cloud, asg: Callable[..., A
         actuator.apply(5, SECONDS)
     assert caught.value.told == 3
     assert read(actuator) == (3, 3)
-    with pytest.raises(PermanentError, match=r"at least 1 \(MinSize\), 0 were asked for; lower its MinSize"):
+    with pytest.raises(ActuatorError, match=r"at least 1 \(MinSize\), 0 were asked for; lower its MinSize"):
         actuator.apply(0, SECONDS)
     assert read(actuator) == (1, 1)
 
@@ -158,7 +160,7 @@ def test_a_schedule_of_its_own_is_refused_unless_it_moves_only_the_bounds(
 def test_a_suspended_process_is_named(cloud: Cloud, asg: Callable[..., Actuator]) -> None:
     actuator = asg(2)
     cloud.real("autoscaling").suspend_processes(AutoScalingGroupName=NAME, ScalingProcesses=["Launch"])
-    with pytest.raises(PermanentError, match="its process Launch is suspended, so 3 instead of 2 would not come about"):
+    with pytest.raises(NoGrowthError, match="its process Launch is suspended, so 3 instead of 2 would not come about"):
         actuator.apply(3, SECONDS)
     actuator.apply(1, SECONDS)
     assert read(actuator)[0] == 1
