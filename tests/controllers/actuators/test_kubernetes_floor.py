@@ -439,6 +439,7 @@ KEDA_SPEC = {
         "spec": {
             "type": "object",
             "required": ["scaleTargetRef"],
+            "x-kubernetes-preserve-unknown-fields": True,  # the rest of KEDA's, for other tests
             "properties": {
                 "scaleTargetRef": {
                     "type": "object",
