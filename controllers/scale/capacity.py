@@ -29,13 +29,15 @@ FEWEST, FEWEST_DOWN = 5, 40  # before more, or less, than was configured is beli
 WAITING = 2.0  # times what replicas have in hand: from then on work waits for sure
 
 PERIOD_SECONDS = 120.0  # of which replicas and throughput are compared with those of earlier ones
-PERIODS = 15
+PERIODS = 6  # not longer ago, for work changes
 MORE = 1.25  # times the replicas: fewer more would drown in noise
 GROWTH = 0.2  # of what as many more replicas should bring: with less they bring nothing
+FELL = 0.8  # times the throughput of before: with less the work is another, and nothing can be compared
 LIFTED = 1.2  # times the throughput when it was found to be bound
 HOLD_SECONDS, MOST_HOLD_SECONDS = 600.0, 7200.0  # until more replicas are tried again: doubling
 TRY = 1.5  # times the replicas
 TRY_SECONDS = 600.0  # for them to start and to be judged
+RENEWALS = 2  # without a try, while more than the bound are there: if the work has changed, only a try tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,13 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """Two minutes: replicas that worked in the mean, median throughput, and whether work waited all the time."""
+    """Two minutes: the least and the most replicas that worked, throughput, and whether work waited all the time.
 
-    replicas: float
+    Throughput is the median of the second minute: a rate over a minute tells of the one before as well.
+    """
+
+    least: int
+    most: int
     throughput: float
     waits: bool
 
@@ -72,13 +78,15 @@ class Period:
 class Bound:
     """More than `replicas` bring no more than `throughput`. None: it is not known (after a restart). Until `until`.
 
-    `tried`: half as many more are let go ahead, to see whether that still holds.
+    `tried`: half as many more are let go ahead, to see whether that still holds. `renewed`: how often it was not, since
+    more than it were there anyway.
     """
 
     replicas: int
     throughput: float | None
     until: float
     tried: bool = False
+    renewed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +195,13 @@ def _at_once(known: Learned, at_once: float, concurrency: int) -> Learned:
     """Concurrency after one more sample of it."""
     found = _last((*known.concurrencies, at_once))
     known = replace(known, concurrencies=found)
-    # a replica that works has at least one piece in hand; less comes of something else that keeps it waiting
-    high = max(1.0, sorted(found)[int(0.75 * (len(found) - 1))])
-    if len(found) < (FEWEST if high > concurrency else FEWEST_DOWN):
+    # a replica that works has a whole number of pieces in hand; less than one comes of something that keeps it waiting
+    whole = max(1, round(statistics.median(found)))
+    if len(found) < (FEWEST if whole > concurrency else FEWEST_DOWN):
         return known
-    if abs(high - concurrency) <= 0.1 * concurrency:
+    if abs(whole - concurrency) <= 0.1 * concurrency:
         return replace(known, concurrency=None) if known.concurrency is not None else known
-    return replace(known, concurrency=_still(known.concurrency, high))
+    return replace(known, concurrency=_still(known.concurrency, float(whole)))
 
 
 def _served_by(known: Learned, seconds: float) -> Learned:
@@ -217,8 +225,11 @@ def _sampled(known: Learned, sample: tuple[float, int, float, bool]) -> Learned:
     if not samples or at - samples[0][0] < PERIOD_SECONDS:
         return replace(known, samples=(*samples, sample))
     period = Period(
-        statistics.fmean([ready for _, ready, _, _ in samples]),
-        statistics.median([rate for _, _, rate, _ in samples]),
+        min(ready for _, ready, _, _ in samples),
+        max(ready for _, ready, _, _ in samples),
+        statistics.median(
+            [rate for when, _, rate, _ in samples if when - samples[0][0] >= PERIOD_SECONDS / 2] or [0.0]
+        ),
         all(waits for _, _, _, waits in samples),
     )
     return replace(known, samples=(sample,), periods=(*known.periods, period)[-PERIODS:])
@@ -231,6 +242,14 @@ def _bound(known: Learned, now: float) -> Learned:
         if present and bound.throughput is not None and present.throughput > LIFTED * bound.throughput:
             return replace(known, bound=None, hold_seconds=HOLD_SECONDS)
         if now >= bound.until:
+            extra = present is not None and present.waits and present.least >= MORE * bound.replicas
+            if extra and not bound.tried and bound.renewed < RENEWALS:
+                # more than it are there all the time and bring nothing: they are the try
+                return replace(
+                    known,
+                    bound=replace(bound, until=now + known.hold_seconds, renewed=bound.renewed + 1),
+                    hold_seconds=min(2 * known.hold_seconds, MOST_HOLD_SECONDS),
+                )
             again = None if bound.tried else _tried(bound, known.ready or 0, now)
             # what comes is compared with the present, not with what was known before
             return replace(known, bound=again, periods=known.periods[-1:])
@@ -262,9 +281,11 @@ def bound_of(before: Sequence[Period], present: Period) -> int | None:
         return None
     found = []
     for one in before:
-        if one.throughput <= 0 or one.replicas <= 0 or present.replicas < MORE * one.replicas:
+        if one.throughput <= 0 or one.most <= 0 or present.least < MORE * one.most:
             continue
-        if present.throughput / one.throughput - 1 < GROWTH * (present.replicas / one.replicas - 1):
+        if present.throughput < FELL * one.throughput:
+            continue
+        if present.throughput / one.throughput - 1 < GROWTH * (present.least / one.most - 1):
             # as many as would have done, had each gone on to bring as much
-            found.append(max(one.replicas, one.replicas * present.throughput / one.throughput))
+            found.append(max(float(one.most), one.most * present.throughput / one.throughput))
     return math.ceil(min(found) - 1e-9) if found else None
