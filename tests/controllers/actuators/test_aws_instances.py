@@ -1,5 +1,6 @@
 """Plain EC2 instances behind target groups, on moto and on a fake that lags and fails (faults 49 to 55)."""
 
+import random
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -374,6 +375,42 @@ def test_a_process_killed_after_any_call_is_followed_by_one_that_goes_on(
         if cloud.kill_after is not None:
             break
     assert survived == after >= 7, "every change of the whole life was the last one once"
+
+
+def test_whatever_fails_there_are_never_more_than_were_wished_for(cloud: Cloud, group: Callable[[str], str]) -> None:
+    """A chain of chance: numbers, lost answers, failures, kills, restarts, while EC2 shows everything late."""
+    chance = random.Random(4)
+    cloud.lag_seconds, cloud.boot_seconds, cloud.drain_seconds = 45.0, 20.0, 30.0
+    settings = {"instances": FLEET, "target_groups": [group("web")]}
+    actuator = cloud.actuator(**settings)
+    changes = ("run_instances", "create_tags", "terminate_instances", "register_targets", "deregister_targets")
+    number, wished = 0, [0]
+    for _ in range(24):
+        number = chance.randint(0, 4) if chance.random() < 0.3 else number
+        wished = [*wished[-7:], number]
+        cloud.faults.clear()
+        cloud.seen.clear()
+        does = chance.choice([drops_the_answer, refuses("InternalFailure", status=500), None, None])
+        if does is not None:
+            cloud.fails(chance.choice(changes), does)
+        cloud.kill_after = chance.randint(0, 2) if chance.random() < 0.15 else None
+        try:
+            actuator.read_replicas(SECONDS)
+            actuator.apply(number, SECONDS)
+        except KilledError:
+            actuator = cloud.actuator(**settings)
+        except ActuatorError:
+            pass  # the next step goes on
+        kept = [one for one in cloud.instances() if tags(one).get("tidewise:state") != "draining"]
+        assert len(kept) <= max(wished)
+        cloud.now += 15.0
+    cloud.faults.clear()
+    cloud.kill_after = None
+    for _ in range(12):
+        actuator.apply(number, SECONDS)
+        cloud.now += 15.0
+    assert read(actuator) == (number, number, 0)
+    assert len(cloud.instances()) == number
 
 
 def test_the_idlest_go_first_and_a_busy_one_gets_its_time(cloud: Cloud) -> None:
