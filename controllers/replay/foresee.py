@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.domain import DecisionWindow, Forecast, Horizon
-from controllers.forecast import adaptive, strays
+from controllers.forecast import adaptive
 from controllers.forecast import windows as ahead
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.backtest import outcome
@@ -185,8 +185,7 @@ class _Said:
             bias = bias_at(paths[at], actual, censored, late, mine, fitted.offset, step)
             path = correct(paths[np.searchsorted(origins, mine)], fitted.correction, bias, fitted.offset)
             limit = MAX_RISE * float(np.nanmax(known.values))
-            hints = strays.hints(seen, mine)
-            self._write(fitted, state, np.minimum(path, limit), hints, limit, row + check - place, was_open)
+            self._write(fitted, state, np.minimum(path, limit), limit, row + check - place, was_open)
         return was_open
 
     def _write(
@@ -194,7 +193,6 @@ class _Said:
         fitted: Fitted,
         state: adaptive.State,
         path: Floats,
-        hints: Floats,
         limit: float,
         row: int,
         is_open: bool,
@@ -202,7 +200,7 @@ class _Said:
         learned, step = fitted.ahead, fitted.step_seconds
         asked_now = ahead.asked(self._horizons, learned.decision, step, 0)
         tops, means = newest(asked_now, path, step)
-        found = np.minimum(spread(learned, state, tops, means, hints, np.array(self._quantiles)), limit)
+        found = np.minimum(spread(learned, state, tops, means, np.array(self._quantiles)), limit)
         rows = slice(row, row + len(path))
         self._gate[rows] = is_open & np.isfinite(path).all(axis=1)
         places = {seconds: place for place, seconds in enumerate(self._horizons)}
@@ -257,11 +255,9 @@ def newest(asked_now: Sequence[ahead.Window], path: Floats, step: float) -> tupl
     return tops, means
 
 
-def spread(
-    learned: ahead.Learned, state: adaptive.State, tops: Floats, means: Floats, hints: Floats, wanted: Floats
-) -> Floats:
+def spread(learned: ahead.Learned, state: adaptive.State, tops: Floats, means: Floats, wanted: Floats) -> Floats:
     """As `windows.quantiles`, at many origins: (origins, windows, wanted). `tops`, `means` (origins, windows)."""
-    middle, below, above = learned.bands.around(tops, means, hints)
+    middle, below, above = learned.bands.around(tops, means)
     z = adaptive.looked_up(learned.residuals, state.shifts, wanted)
     usual = learned.bands.usual
     off = (usual * state.drift)[:, None] + (usual * state.swing)[:, None] * z
