@@ -1,5 +1,7 @@
 """What must hold for every state: bounds, monotonicity, reproducibility, calm, and that a restart changes nothing."""
 
+import dataclasses
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,7 +34,7 @@ from controllers.scale.memory import Memory, decided
 from controllers.scale.observe import Past
 from controllers.scale.records import Record, as_json
 from controllers.scale.scaler import with_past
-from controllers.scale.state import LeadTime, Rules, Signal, SignalRules, State
+from controllers.scale.state import Decision, LeadTime, Rules, Signal, SignalRules, State
 
 NOW = 1_800_000_000.0
 HOUR = 3600.0
@@ -269,6 +271,20 @@ def test_a_decision_is_a_function_of_its_record(state: State, kind: str, money: 
     state = replace(state, money=money)
     record = Record(state, rules, decide(state, rules), Reason.SHADOW)
     back = RECORD.validate_json(as_json(record))
+    assert decide(back.state, back.rules) == record.decision
+
+
+def test_a_record_from_before_the_newer_words_is_still_read_and_computed() -> None:
+    state = State(NOW, Sample(20.0, NOW), Sample(10.0, NOW), 0.5, LeadTime(60.0, 60.0), Replicas(11, 11))
+    record = Record(state, RULES, decide(state, RULES), Reason.SHADOW)
+    old = json.loads(as_json(record))
+    for part, fields in (("state", State), ("rules", Rules), ("decision", Decision)):
+        for field in dataclasses.fields(fields):
+            if field.default is not dataclasses.MISSING and old[part][field.name] in (None, [], 0):
+                del old[part][field.name]
+    assert "shortage" not in old["rules"]
+    back = RECORD.validate_json(json.dumps(old))
+    assert back == record
     assert decide(back.state, back.rules) == record.decision
 
 
