@@ -33,9 +33,11 @@ class Seen:
     tops: Floats  # the path's largest bin in the row's window, or its sum or bin
     means: Floats  # the path's mean over the window
     came: Floats
+    hints: Floats | None = None  # (times, hints): what was seen before, see `strays`
 
     def part(self, times: "slice | Bools") -> "Seen":
-        return Seen(self.tops[times], self.means[times], self.came[times])
+        hints = None if self.hints is None else self.hints[times]
+        return Seen(self.tops[times], self.means[times], self.came[times], hints)
 
 
 @dataclass(frozen=True, slots=True)

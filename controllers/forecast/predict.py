@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from controllers.domain import DecisionWindow, Forecast, Horizon
-from controllers.forecast import events, floors
+from controllers.forecast import events, floors, strays
 from controllers.forecast import windows as ahead
 from controllers.forecast.adaptive import State
 from controllers.forecast.almanac import Calendar
@@ -28,6 +28,8 @@ from controllers.forecast.selection import (
 from controllers.forecast.skill import UNKNOWN_SKILL, Skill
 from controllers.forecast.windows import Coverage
 
+# Of what a decision covers the scaler is told the whole distribution, so that it can weigh being short against cost.
+DECISION_QUANTILES = (0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995)
 MAX_RISE = 3.0  # a path stays below this many times the highest demand seen
 
 
@@ -99,7 +101,8 @@ def outlook(
     gate = gate_of(fitted, live, skill, gate_was_open)
     state, coverage = ahead.follow(fitted.ahead, known, behind, every[: len(behind)])
     shown = sorted(quantiles)
-    horizons, window = horizons_of(path, fitted, state, age, shown, limit)
+    hints = strays.hints(known, np.array([newest]))
+    horizons, window = horizons_of(path, hints, fitted, state, age, shown, limit)
     made = Forecast(
         made_at=now,
         valid_until=now + valid_seconds,
@@ -123,13 +126,22 @@ def outlook(
 
 
 def horizons_of(
-    path: Floats, fitted: Fitted, state: State, age: float, quantiles: list[float], limit: float
+    path: Floats,
+    hints: Floats,
+    fitted: Fitted,
+    state: State,
+    age: float,
+    quantiles: list[float],
+    limit: float,
 ) -> tuple[tuple[Horizon, ...], DecisionWindow | None]:
-    """`age`: seconds between the end of the newest bin and the forecast. Longer windows never have smaller peaks."""
+    """`hints`: see `strays`. `age`: seconds between the end of the newest bin and the forecast.
+
+    Longer windows never have smaller peaks.
+    """
     learned, step = fitted.ahead, fitted.step_seconds
     tops, means = ahead.newest(learned, path, age, step)
-    wanted = sorted({*quantiles, 0.5})
-    found = np.minimum(ahead.quantiles(learned, state, tops, means, np.array(wanted)), limit)
+    wanted = sorted({*quantiles, 0.5, *(DECISION_QUANTILES if learned.decision else ())})
+    found = np.minimum(ahead.quantiles(learned, state, tops, means, np.array(wanted), hints), limit)
     answers = {
         (window.kind, window.seconds): dict(zip(wanted, row, strict=True))
         for window, row in zip(learned.windows, found.tolist(), strict=True)
@@ -146,13 +158,13 @@ def horizons_of(
                 demand,
                 quantiles={q: value[q] for q in quantiles},
                 peak={q: max(peak[q], before.peak.get(q, 0.0)) for q in quantiles},
-                arrivals={q: max(rate[q] * seconds, before.arrivals.get(q, 0.0)) for q in wanted},
+                arrivals={q: max(rate[q] * seconds, before.arrivals.get(q, 0.0)) for q in sorted({*quantiles, 0.5})},
             )
         )
     if learned.decision is None:
         return tuple(horizons), None
     peak = next(answers[window.kind, window.seconds] for window in learned.windows if window.kind == ahead.WINDOW)
-    return tuple(horizons), DecisionWindow(*learned.decision, peak={q: peak[q] for q in quantiles})
+    return tuple(horizons), DecisionWindow(*learned.decision, peak={q: peak[q] for q in wanted})
 
 
 def whole_path(

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from controllers.forecast import adaptive, bands
+from controllers.forecast import adaptive, bands, strays
 from controllers.forecast.adaptive import TRACKED, State
 from controllers.forecast.backtest import MIN_KNOWN, outcome, times_of
 from controllers.forecast.bands import Bands, Residuals, Seen
 from controllers.forecast.history import DAY_SECONDS, Bools, Floats, History, Ints, leads_in
+from controllers.forecast.strays import Strays
 from controllers.forecast.sums import running
 
 VALUE, PEAK, ARRIVALS, WINDOW = "value", "peak", "arrivals", "window"
@@ -71,6 +72,7 @@ class Learned:
     due: Floats
     held: Floats
     coverage: tuple[Coverage, ...]  # in the backtest's last part, learned on what lay before
+    strays: Strays | None = None  # of the window that a decision covers: what its quantiles are told by
 
 
 def asked(horizons: Sequence[int], decision: tuple[float, float] | None, step: float, shift: int) -> list[Window]:
@@ -100,7 +102,7 @@ def seen(history: History, origins: Ints, paths: Floats, windows: Sequence[Windo
     if censored.any():
         bounds = running(censored.astype(np.int64))
         over &= (bounds[:, last] == bounds[:, first - 1]) | (came >= tops)
-    return Seen(tops, means, np.where(over, came, np.nan))
+    return Seen(tops, means, np.where(over, came, np.nan), strays.hints(history, origins))
 
 
 def read(values: Floats, first: Ints, last: Ints, peaks: Bools) -> tuple[Floats, Floats]:
@@ -137,7 +139,7 @@ def learn(
     step = history.step_seconds
     every_window = asked(horizons, decision, step, shift)
     # those that are the same in bins this long are learned once
-    alike = [(window.first, window.last, window.reading) for window in every_window]
+    alike = [(window.first, window.last, window.reading, window.kind == WINDOW) for window in every_window]
     once = sorted({alike.index(key) for key in alike})
     own = np.array([once.index(alike.index(key)) for key in alike])
     windows = [every_window[row] for row in once]
@@ -147,8 +149,11 @@ def learn(
     early = said.part(slice(0, cut))
     first, _ = _calibrated(windows, early, times[:cut], history.end, step)
     _, held = _followed(windows, first, said.part(slice(cut, None)), times[cut:], history.end, step)
+    _hold(held, windows, _strays(windows, early), said.part(slice(cut, None)))
     found, relative = _calibrated(windows, said, times, history.end, step)
     state, all_held = _shifted(found, relative)
+    known = _strays(windows, said)
+    _hold(all_held, windows, known, said)
     due = times[:, None] + np.array([window.last * step for window in every_window])
     recent = (due > history.end - DAY_SECONDS).any(axis=1)
     return Learned(
@@ -162,6 +167,7 @@ def learn(
         due[recent],
         all_held[recent][:, own].astype(np.float32),
         coverage(every_window, held[:, own]),
+        known,
     )
 
 
@@ -172,6 +178,7 @@ def follow(learned: Learned, history: History, origins: Ints, paths: Floats) -> 
     said = seen(history, origins, paths, windows)
     calibrated = (learned.bands, learned.residuals, learned.state)
     state, held = _followed(windows, calibrated, said, times, max(history.end, learned.state.at), history.step_seconds)
+    _hold(held, windows, learned.strays, said)
     due = times[:, None] + np.array([window.last * history.step_seconds for window in windows])
     fresh = np.concatenate((learned.due, due)) > history.end - DAY_SECONDS
     hits = np.where(fresh[:, :, None], np.concatenate((learned.held, held)), np.nan)
@@ -234,13 +241,21 @@ def newest(learned: Learned, path: Floats, age: float, step: float) -> tuple[Flo
     return np.array(tops), np.array(means)
 
 
-def quantiles(learned: Learned, state: State, tops: Floats, means: Floats, wanted: Floats) -> Floats:
-    """(windows, wanted), >= 0 and ascending in `wanted`. `tops`, `means` (windows,): of the newest path."""
+def quantiles(
+    learned: Learned, state: State, tops: Floats, means: Floats, wanted: Floats, hints: Floats | None = None
+) -> Floats:
+    """(…, windows, wanted), >= 0 and ascending in `wanted`. `tops`, `means` (…, windows): of one path, or of many.
+
+    `hints` (paths, hints): what was seen before each; None: as if that told nothing.
+    """
     middle, below, above = learned.bands.around(tops, means)
     z = adaptive.looked_up(learned.residuals, state.shifts, wanted)
     off = (learned.bands.usual * state.drift)[:, None] + (learned.bands.usual * state.swing)[:, None] * z
-    found = middle[:, None] + off * np.where(off > 0, above[:, None], below[:, None])
-    return np.maximum(np.maximum.accumulate(found, axis=1), 0.0)
+    found = middle[..., None] + off * np.where(off > 0, above[..., None], below[..., None])
+    if learned.strays is not None and hints is not None:
+        row = next(row for row, window in enumerate(learned.windows) if window.kind == WINDOW)
+        found[..., row, :] = learned.strays.quantiles(hints, np.atleast_1d(tops[..., row]), wanted)
+    return np.maximum(np.maximum.accumulate(found, axis=-1), 0.0)
 
 
 def along(learned: Learned, state: State, path: Floats, wanted: Floats) -> Floats:
@@ -258,6 +273,24 @@ def along(learned: Learned, state: State, path: Floats, wanted: Floats) -> Float
     high = np.minimum(low + 1, len(rows) - 1)
     between: Floats = (1 - share) * found[place, low] + share * found[place, high]
     return np.maximum.accumulate(between, axis=1)
+
+
+def _strays(windows: Sequence[Window], said: Seen) -> Strays | None:
+    """Of the window that a decision covers; None where there is none, or too little is known of it."""
+    row = next((row for row, window in enumerate(windows) if window.kind == WINDOW), None)
+    if row is None or said.hints is None:
+        return None
+    return strays.learn(said.hints, said.tops[:, row], said.came[:, row])
+
+
+def _hold(held: Floats, windows: Sequence[Window], known: Strays | None, said: Seen) -> None:
+    """Writes into `held` (times, windows, TRACKED) what those quantiles held of the window that a decision covers."""
+    if known is None or said.hints is None or not len(held):
+        return
+    row = next(row for row, window in enumerate(windows) if window.kind == WINDOW)
+    came = said.came[:, row]
+    upper = known.quantiles(said.hints, said.tops[:, row], TRACKED)
+    held[:, row] = np.where(np.isfinite(came)[:, None], came[:, None] <= upper, np.nan)
 
 
 def coverage(windows: Sequence[Window], held: Floats) -> tuple[Coverage, ...]:

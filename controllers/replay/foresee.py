@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controllers.domain import DecisionWindow, Forecast, Horizon
-from controllers.forecast import adaptive
+from controllers.forecast import adaptive, strays
 from controllers.forecast import windows as ahead
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.backtest import outcome
@@ -185,7 +185,8 @@ class _Said:
             bias = bias_at(paths[at], actual, censored, late, mine, fitted.offset, step)
             path = correct(paths[np.searchsorted(origins, mine)], fitted.correction, bias, fitted.offset)
             limit = MAX_RISE * float(np.nanmax(known.values))
-            self._write(fitted, state, np.minimum(path, limit), limit, row + check - place, was_open)
+            hints = strays.hints(seen, mine)
+            self._write(fitted, state, np.minimum(path, limit), hints, limit, row + check - place, was_open)
         return was_open
 
     def _write(
@@ -193,6 +194,7 @@ class _Said:
         fitted: Fitted,
         state: adaptive.State,
         path: Floats,
+        hints: Floats,
         limit: float,
         row: int,
         is_open: bool,
@@ -200,7 +202,7 @@ class _Said:
         learned, step = fitted.ahead, fitted.step_seconds
         asked_now = ahead.asked(self._horizons, learned.decision, step, 0)
         tops, means = newest(asked_now, path, step)
-        found = np.minimum(spread(learned, state, tops, means, np.array(self._quantiles)), limit)
+        found = np.minimum(ahead.quantiles(learned, state, tops, means, np.array(self._quantiles), hints), limit)
         rows = slice(row, row + len(path))
         self._gate[rows] = is_open & np.isfinite(path).all(axis=1)
         places = {seconds: place for place, seconds in enumerate(self._horizons)}
@@ -253,16 +255,6 @@ def newest(asked_now: Sequence[ahead.Window], path: Floats, step: float) -> tupl
             means[:, column] = part.mean(axis=1)
         tops[:, column] = part.max(axis=1) if window.reading == "peak" else means[:, column]
     return tops, means
-
-
-def spread(learned: ahead.Learned, state: adaptive.State, tops: Floats, means: Floats, wanted: Floats) -> Floats:
-    """As `windows.quantiles`, at many origins: (origins, windows, wanted). `tops`, `means` (origins, windows)."""
-    middle, below, above = learned.bands.around(tops, means)
-    z = adaptive.looked_up(learned.residuals, state.shifts, wanted)
-    usual = learned.bands.usual
-    off = (usual * state.drift)[:, None] + (usual * state.swing)[:, None] * z
-    found = middle[..., None] + off * np.where(off > 0, above[..., None], below[..., None])
-    return np.maximum(np.maximum.accumulate(found, axis=-1), 0.0)
 
 
 def hourly(history: History) -> History | None:
