@@ -100,8 +100,12 @@ class FakePrometheus:
                 fake.stopped.wait(reply.wait)
                 head = f"HTTP/1.1 {reply.status} Said\r\nContent-Length: {len(reply.body)}\r\n"
                 head += "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items()) + "\r\n"
-                self._send(head.encode(), reply, "headers")
-                self._send(reply.body[: reply.cut_at], reply, "body")
+                body = reply.body[: reply.cut_at]
+                if reply.drip is None:  # at once: two writes would wait for an acknowledgement between them
+                    self.wfile.write(head.encode() + body)
+                else:
+                    self._send(head.encode(), reply, "headers")
+                    self._send(body, reply, "body")
                 self.close_connection = reply.cut_at is not None or fake.stopped.is_set()
 
             def _send(self, data: bytes, reply: Reply, part: str) -> None:
