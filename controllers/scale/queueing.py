@@ -135,7 +135,8 @@ def backlog_after(backlog: float, until: float, load: Load, supply: Supply, serv
     bends = [*load.times, *[due for due, _ in supply.arriving]]
     t, upper, rate = 0.0, load.upper_at(0.0), service.rate
     for then in [*sorted([bend for bend in bends if 0.0 < bend < until]), until]:
-        capacity, later = supply.at(t) * rate, load.upper_at(then)
+        capacity = (supply.at(t) if supply.arriving else supply.ready) * rate
+        later = load.upper_at(then)
         first, last = upper - capacity, later - capacity
         if first < 0.0 < last:  # what is left falls, and from the middle on it grows
             share = first / (first - last)
@@ -160,6 +161,8 @@ class Window:
 
     @classmethod
     def of(cls, load: Load, start: float, end: float) -> "Window":
+        if len(load.times) == 1:
+            return cls(load, start, end, load.middle[0], load.upper[0], load.upper[0])
         if len(load.times) == 1:
             return cls(load, start, end, load.middle[0], load.upper[0], load.upper[0])
         half = (end - start) / GRID_POINTS / 2.0
