@@ -31,7 +31,7 @@ def setting(steps: list[float], lead: float = 30.0, history: int = 0, capacity: 
     """Minutes of demand that are all scored, after `history` minutes of 1."""
     values = np.array([1.0] * history + steps)
     share = len(steps) / len(values)
-    return scored(Demand(0.0, 60.0, values), lead, capacity=capacity, share=share, **more)  # type: ignore[arg-type]
+    return scored(Demand(0.0, 60.0, values), lead, capacity=capacity, share=share, **more)
 
 
 def ticks(*numbers: int) -> np.ndarray:

@@ -40,7 +40,7 @@ def hours(history: list[float], steps: list[float], lead: float = 900.0, begin: 
 
 def each(wanted: Ints, found: Setting) -> list[int]:
     """What is wanted when each step begins."""
-    return wanted[found.changes()].tolist()
+    return [int(number) for number in wanted[found.changes()]]
 
 
 @pytest.mark.parametrize(
