@@ -15,7 +15,7 @@ FOLDER = Path(__file__).parent / "docker"
 # One file an image: what is asked for. `build` makes the wheel that the others install.
 IMAGES = {
     "exporters": "tidewise[exporters]",
-    "controllers": "tidewise[redis,cluster,kubernetes,budget]",
+    "controllers": "tidewise[redis,aws,grpc,docker,cluster,kubernetes,budget]",
     "build": "hatchling",
 }
 HEADER = "# Of requirements.lock, what {} needs: `python -m deploy locks` writes it.\n"

@@ -24,7 +24,7 @@ def windows(reading: Reading, config: Config) -> dict[str, tuple[float, float]]:
     Where nothing was learned yet, the configured lead time counts.
     """
     until_next = INTERVALS * config.scale.interval_seconds
-    found = {}
+    found: dict[str, tuple[float, float]] = {}
     for workload in config.workloads:
         learned = _quantiles(reading, workload.identity)
         usual = learned.get(MEDIAN, workload.lead_time_seconds)
