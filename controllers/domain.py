@@ -102,7 +102,8 @@ class DecisionWindow:
     """What a forecast says about the window that one decision has to cover: [made_at + begin, made_at + end).
 
     `begin_seconds`: the lead time L; `end_seconds`: L + Δ, until the next decision's replicas are ready.
-    `peak`: {q: largest one-minute demand per second in it}.
+    `peak`: {q: largest one-minute demand per second in it}; while the gate is closed, if demand were expected to stay
+    as it is.
     """
 
     begin_seconds: float

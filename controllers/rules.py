@@ -76,6 +76,7 @@ SCALE = {
     "workload:replicas:wanted": "max by (workload) (tidewise_scale_replicas_wanted{})",
     "workload:replicas:desired": "max by (workload) (tidewise_scale_replicas_desired{})",
     "workload:replicas:recommended": "max by (workload) (tidewise_scale_replicas_recommended{})",
+    "workload:replicas:needed": "max by (workload) (tidewise_scale_replicas_needed{})",
     "workload:lead_time_seconds:quantile": "max by (workload, quantile) (tidewise_scale_lead_time_seconds{})",
     "workload:scaling_reason:bool": "max by (workload, reason) (tidewise_scale_decision_reason{})",
 }

@@ -60,8 +60,8 @@ class KubernetesObject(Section):
 class KubernetesTarget(Cluster):
     """Replicas of a Kubernetes object: exactly one of a Deployment, a StatefulSet, or another kind that can scale.
 
-    `beside`: what is done where an HPA or a KEDA ScaledObject scales the object as well: raise its minimum, which expires
-    after `floor_seconds` unless it is told again, or refuse.
+    `beside`: what is done where an HPA or a KEDA ScaledObject scales the object as well: raise its minimum, which
+    expires after `floor_seconds` unless it is told again, or refuse.
     """
 
     namespace: Name = "default"

@@ -82,19 +82,24 @@ class CheapHours(Section):
 
 
 class Price(Section):
-    """What a replica costs, and, where it can be said, what it costs when a piece of work is late or lost.
+    """What a replica costs, and, where it can be said, what it costs when a piece of work is late or lost, or when a
+    service has too little for an hour, however little that is.
 
-    With both, the number is the one at which the two together cost least, and `slo.objective` is not asked for.
+    With one of these, the number is the one at which the two together cost least, and `slo.objective` is not asked for.
     """
 
     per_replica_hour: MoneyText
     per_late_job: MoneyText | None = None
+    per_short_hour: MoneyText | None = None
     cheap: list[CheapHours] = []
 
     @model_validator(mode="after")
     def _one_currency(self) -> Self:
+        if self.per_late_job is not None and self.per_short_hour is not None:
+            raise ValueError("found per_late_job and per_short_hour; give one of them")
+        shortage = self.per_late_job or self.per_short_hour
         others = [
-            *([self.per_late_job] if self.per_late_job else []),
+            *([shortage] if shortage else []),
             *(hours.per_replica_hour for hours in self.cheap),
         ]
         for other in others:
@@ -144,6 +149,8 @@ class Workload(Section):
     @model_validator(mode="after")
     def _distinct_demands(self) -> Self:
         distinct([extra.name for extra in self.also])
+        if self.price and self.price.per_short_hour and self.demand.queue is not None:
+            raise ValueError("price.per_short_hour: is for services, whose work cannot wait; a queue has per_late_job")
         for index, floor in enumerate(self.schedule):
             if floor.min > self.replicas.max:
                 raise ValueError(

@@ -103,6 +103,10 @@ def outlook(
     shown = sorted(quantiles)
     hints = strays.hints(known, np.array([newest]))
     horizons, window = horizons_of(path, hints, fitted, state, age, shown, limit)
+    if window is not None and gate is not Gate.OPEN and fitted.ahead.steady is not None:
+        quantiles_of = sorted(window.peak)
+        said = fitted.ahead.steady.quantiles(hints, hints[:, 0], np.array(quantiles_of))[0]
+        window = replace(window, peak=dict(zip(quantiles_of, np.minimum(said, limit).tolist(), strict=True)))
     made = Forecast(
         made_at=now,
         valid_until=now + valid_seconds,

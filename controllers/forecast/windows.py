@@ -23,6 +23,7 @@ from controllers.forecast.sums import running
 VALUE, PEAK, ARRIVALS, WINDOW = "value", "peak", "arrivals", "window"
 HELD_OUT = 0.4  # of the backtest's end, for coverage that the bands did not see
 FOLLOWED_SECONDS = 3600.0  # between forecasts whose outcomes are followed since the fit
+STEADY_ORIGINS, STEADY_DAYS = 600, 14.0  # at which it is asked how demand strays from what it is
 MOST_TIMES = 100  # of them: an older fit is followed at a wider spacing
 
 
@@ -73,6 +74,7 @@ class Learned:
     held: Floats
     coverage: tuple[Coverage, ...]  # in the backtest's last part, learned on what lay before
     strays: Strays | None = None  # of the window that a decision covers: what its quantiles are told by
+    steady: Strays | None = None  # the same if demand were expected to stay as it is: while no forecast may count
 
 
 def asked(horizons: Sequence[int], decision: tuple[float, float] | None, step: float, shift: int) -> list[Window]:
@@ -168,6 +170,7 @@ def learn(
         all_held[recent][:, own].astype(np.float32),
         coverage(every_window, held[:, own]),
         known,
+        _steady(history, windows),
     )
 
 
@@ -281,6 +284,20 @@ def _strays(windows: Sequence[Window], said: Seen) -> Strays | None:
     if row is None or said.hints is None:
         return None
     return strays.learn(said.hints, said.tops[:, row], said.came[:, row])
+
+
+def _steady(history: History, windows: Sequence[Window]) -> Strays | None:
+    """How far the window that a decision covers strays from the newest bin, without any model."""
+    window = next((window for window in windows if window.kind == WINDOW), None)
+    if window is None:
+        return None
+    newest = len(history.values) - 1 - window.last
+    oldest = max(0, newest - round(STEADY_DAYS * DAY_SECONDS / history.step_seconds))
+    origins = np.unique(np.linspace(oldest, max(newest, oldest), STEADY_ORIGINS).astype(np.int64))
+    actual, censored = outcome(history, origins, window.last)
+    came, _ = read(actual, np.array([window.first]), np.array([window.last]), np.array([True]))
+    known = ~censored[:, window.first - 1 :].any(axis=1)
+    return strays.learn(strays.hints(history, origins), history.values[origins], np.where(known, came[:, 0], np.nan))
 
 
 def _hold(held: Floats, windows: Sequence[Window], known: Strays | None, said: Seen) -> None:

@@ -209,6 +209,9 @@ class _Said:
         for column, window in enumerate(asked_now):
             if window.kind == ahead.WINDOW:
                 self._window[rows] = found[:, column]
+                if not is_open and learned.steady is not None:
+                    said = learned.steady.quantiles(hints, hints[:, 0], np.array(self._quantiles))
+                    self._window[rows] = np.minimum(said, limit)
                 continue
             times = window.seconds if window.kind == ahead.ARRIVALS else 1.0
             self._by_kind[window.kind][rows, places[window.seconds]] = found[:, column] * times

@@ -100,6 +100,7 @@ def _asked(
         replicas=fleet.seen(),
         forecast=forecast,
         recommendations=memory.recommendations,
+        answers=memory.answers,
         wanted=memory.wanted,
         known_since=memory.known_since,
     )

@@ -31,6 +31,7 @@ def tidewise(rules: Rules, service_seconds: float | None, forecasts: Sequence[Fo
             replicas=seen.replicas,
             forecast=forecasts[index - 1] if index else None,
             recommendations=memory.recommendations,
+            answers=memory.answers,
             wanted=memory.wanted,
             known_since=memory.known_since,
         )

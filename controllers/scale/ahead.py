@@ -139,6 +139,15 @@ def middle_ahead(forecast: Forecast, now: float, seconds: float) -> float:
     return interpolate(seconds, [due for due, _ in ahead], [h.value for _, h in ahead])
 
 
+def steady_peak(forecast: Forecast | None, now: float, start: float, end: float) -> dict[float, float] | None:
+    """While the gate is closed: quantiles of the largest one-minute demand within [start, end) seconds from now, from
+    how far demand strays from what it is; None where nobody tells.
+    """
+    if forecast is None or forecast.gate_open or not forecast.made_at - 60 <= now <= forecast.valid_until:
+        return None
+    return _window_peak(forecast, now, start, end)
+
+
 def _window_peak(forecast: Forecast, now: float, start: float, end: float) -> dict[float, float] | None:
     window = forecast.window
     if window is None or not window.peak:

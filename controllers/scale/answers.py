@@ -7,7 +7,7 @@ capacity is kept, and what demand is expected at the window's end.
 import math
 
 from controllers.domain import Forecast, Sample
-from controllers.scale.ahead import load_ahead, middle_ahead, peak_until, peak_within, rate_ahead
+from controllers.scale.ahead import load_ahead, middle_ahead, peak_until, peak_within, rate_ahead, steady_peak
 from controllers.scale.distribution import Distribution, at_quantile
 from controllers.scale.economics import least_cost, least_cost_of_queue, least_risk
 from controllers.scale.frame import Frame
@@ -24,18 +24,20 @@ class Asked:
         self.frame, self.service = frame, service
         self.is_queue, self.objective = promised.is_queue, promised.objective
         self.prices, self.shortage, self.most = frame.prices, frame.rules.shortage, frame.rules.max_replicas
+        self.told = signal.forecast
         self.backlog = signal.backlog.value if signal.backlog and promised.is_queue else 0.0
         self.wanted = Wanted(promised.wait_seconds, promised.objective, max(promised.wait_seconds, frame.drain))
         rate = signal.demand.value if present and signal.demand else None
+        self.present = rate
         self.is_idle = rate == 0.0 and self.backlog <= 0.0
         # measured work has somebody to do it
         self.fewest = 1 if rate is not None and (rate > 0.0 or self.backlog > 0.0) else 0
 
-    def steadily(self, rate: float) -> "QueueAnswer | ServiceAnswer":
-        """If present demand went on."""
+    def steadily(self, rate: float, told: Forecast | None = None) -> "QueueAnswer | ServiceAnswer":
+        """If present demand went on. `told`: a forecast that may not count, but knows how far demand strays."""
         if self.is_queue:
             return QueueAnswer(self, Load.steady(rate), None)
-        return ServiceAnswer(self, rate)
+        return ServiceAnswer(self, rate, strays=steady_peak(told, self.frame.now, self.frame.lead, self.frame.end))
 
     def foreseen(self, forecast: Forecast, demand: Sample | None, factor: float = 1.0) -> "QueueAnswer | ServiceAnswer":
         frame = self.frame
@@ -93,20 +95,45 @@ class QueueAnswer:
 
 
 class ServiceAnswer:
-    """What a service needs: it cannot wait, so the largest minute of a time counts."""
+    """What a service needs: it cannot wait, so the largest minute of a time counts.
 
-    def __init__(self, asked: Asked, rate: float, forecast: Forecast | None = None, factor: float = 1.0) -> None:
+    Without a forecast, that of present demand, and `strays` tells how much more there may be.
+    """
+
+    def __init__(
+        self,
+        asked: Asked,
+        rate: float,
+        forecast: Forecast | None = None,
+        factor: float = 1.0,
+        strays: dict[float, float] | None = None,
+    ) -> None:
         self._asked, self._rate, self._forecast, self._factor = asked, rate, forecast, factor
-        self.counts_cost = asked.prices is not None and forecast is not None
+        self._strays = strays
+        self._weighs = forecast is not None or strays is not None
+        self.counts_cost = self._weighs and (asked.prices is not None or asked.shortage is not None)
 
     def out(self) -> int:
-        return self._fewest(self._within(), self._asked.frame.window)
+        number = self._fewest(self._within(), self._asked.frame.window)
+        return number if self._forecast is not None else max(number, self._now())
 
     def stay(self) -> int:
+        """Of two answers that each cover the time for which capacity is kept, the smaller one.
+
+        What the forecast says of all of it at once; and what earlier decisions said of their windows until this one's.
+        """
         frame = self._asked.frame
         if self._forecast is None:
-            return self._fewest(self._within(), frame.keep)
-        return self._fewest(peak_until(self._forecast, frame.now, frame.keep, self._factor), frame.keep)
+            return max(self._fewest(self._within(), frame.keep), self._now())
+        number = self._fewest(peak_until(self._forecast, frame.now, frame.keep, self._factor), frame.keep)
+        if frame.kept is None:
+            return number
+        beyond = peak_within(self._forecast, frame.now, frame.lead, max(frame.keep, frame.end), self._factor)
+        return min(number, max(frame.kept, self._now(), self._fewest(beyond, frame.keep)))
+
+    def _now(self) -> int:
+        """For present demand."""
+        return math.ceil((self._asked.present or 0.0) / self._asked.service.rate - 1e-9)
 
     def at_end(self) -> tuple[float, float]:
         return self._rate, self._upper(self._within())
@@ -115,7 +142,7 @@ class ServiceAnswer:
         """Quantiles of the largest minute of the window."""
         frame = self._asked.frame
         if self._forecast is None:
-            return {0.5: self._rate}
+            return self._strays or {0.5: self._rate}
         return peak_within(self._forecast, frame.now, frame.lead, frame.end, self._factor)
 
     def _upper(self, peaks: dict[float, float]) -> float:
@@ -128,7 +155,7 @@ class ServiceAnswer:
         if asked.is_nothing(upper, seconds):
             return 0
         number = math.ceil(upper / capacity - 1e-9)
-        if self._forecast is not None and (asked.prices is not None or asked.shortage is not None):
+        if self.counts_cost:
             demand = Distribution.from_quantiles(peaks) or Distribution.certain(self._rate)
             if asked.prices is not None:
                 number = least_cost(demand, capacity, asked.prices, asked.most)

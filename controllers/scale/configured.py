@@ -30,6 +30,9 @@ def rules_of(workload: Workload, config: Config) -> Rules:
         price_per_replica_hour=float(price.per_replica_hour.amount) if price else None,
         price_per_late_job=float(price.per_late_job.amount) if price and price.per_late_job else None,
         start_seconds=workload.start_seconds,
+        shortage=float(price.per_short_hour.amount / price.per_replica_hour.amount)
+        if price and price.per_short_hour and price.per_replica_hour.amount
+        else None,
         more=tuple(_signal_rules(signal) for signal in workload.signals()[1:]),
     )
 

@@ -55,6 +55,7 @@ def decide(state: State, rules: Rules) -> Decision:
         most.rate_upper,
         unbudgeted,
         most.signal,
+        None if most.missing else most.replicas,
     )
 
 

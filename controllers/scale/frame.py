@@ -7,6 +7,9 @@ from controllers.scale.economics import Prices, keep_seconds
 from controllers.scale.queueing import Supply
 from controllers.scale.state import LeadTime, Rules, State
 
+# Between two decisions of the last lead time at most so many intervals lie, or a window was not looked at.
+MOST_INTERVALS = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
@@ -26,6 +29,7 @@ class Frame:
     state: State
     rules: Rules
     prices: Prices | None
+    kept: int | None  # what the windows between now and this decision's need, as earlier decisions said
 
     @classmethod
     def of(cls, state: State, rules: Rules, replicas: Replicas) -> "Frame":
@@ -50,8 +54,24 @@ class Frame:
             state=state,
             rules=rules,
             prices=prices,
+            kept=None if rules.is_queue or rules.more else kept(state, known.high, rules.interval_seconds),
         )
 
     @property
     def end(self) -> float:
         return self.lead + self.window
+
+
+def kept(state: State, lead: float, interval: float) -> int | None:
+    """The most that decisions of the last lead time needed; None where they do not cover all of it.
+
+    Their windows lie between now and the window of this decision, so until there nothing more is needed.
+    """
+    most, before, widest = 0, state.now - lead, MOST_INTERVALS * interval
+    for answer in state.answers:
+        if answer.at <= state.now - lead:
+            continue
+        if answer.at - before > widest:
+            return None
+        most, before = max(most, answer.replicas), answer.at
+    return most if state.now - before <= widest else None

@@ -36,6 +36,7 @@ class Memory:
     ready: int | None = None
     recommendations: tuple[Recommendation, ...] = ()
     wanted: tuple[Recommendation, ...] = ()
+    answers: tuple[Recommendation, ...] = ()  # what the windows of the last lead time's decisions needed
     known_since: float | None = None
     started: tuple[Recommendation, ...] = ()
     capacity: Learned = field(default_factory=Learned)
@@ -128,8 +129,13 @@ def decided(memory: Memory, decision: Decision, told: int | None, keep_seconds: 
     recommendations = (*memory.recommendations, made) if made else memory.recommendations
     number = told if told is not None else decision.current
     wanted = (*memory.wanted, Recommendation(decision.at, number)) if number is not None else memory.wanted
+    answers = memory.answers
+    if decision.needed is not None:
+        answers = (*answers, Recommendation(decision.at, decision.needed))
+    ahead = decision.at - (decision.lead_seconds or 0.0)
     return replace(
         memory,
+        answers=tuple(a for a in answers if a.at >= ahead),
         recommendations=tuple(r for r in recommendations if r.at >= since),
         wanted=tuple(w for w in wanted if w.at >= since),
         known_since=decision.at if memory.known_since is None else memory.known_since,

@@ -93,7 +93,7 @@ def _answered(
     asked: Asked, name: str | None, demand: Sample, forecast: Forecast | None, doubt: tuple[Reason, ...]
 ) -> Need:
     """The number from present demand and, where it may count, the forecast."""
-    present: QueueAnswer | ServiceAnswer = asked.steadily(demand.value)
+    present: QueueAnswer | ServiceAnswer = asked.steadily(demand.value, asked.told)
     view, stay = present, present.stay
     answer = reactive = present.out()
     foreseen: int | None = None

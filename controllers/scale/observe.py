@@ -34,6 +34,7 @@ STANDING = (MADE, VALID_UNTIL, GATE)
 SAID = (VALUE, QUANTILE, PEAK, ARRIVALS, WINDOW_PEAK, WINDOW_BEGIN, WINDOW_END)
 
 RECOMMENDED = "workload:replicas:recommended"
+NEEDED = "workload:replicas:needed"
 WANTED = "workload:replicas:wanted"
 LEAD_TIME = "workload:lead_time_seconds:quantile"
 LEARNED_SERVICE = "workload:service_seconds:learned"
@@ -228,6 +229,7 @@ class Past:
 
     recommendations: tuple[Recommendation, ...] = ()
     wanted: tuple[Recommendation, ...] = ()
+    answers: tuple[Recommendation, ...] = ()
     lead_time: LeadTime | None = None
     service_seconds: float | None = None
     concurrency: float | None = None
@@ -238,7 +240,7 @@ def read_past(source: Source, window_seconds: float, step_seconds: float, tick: 
     """Our own history of the last `window_seconds`, so that a restart forgets no stabilisation. Raises SourceError."""
     start = tick.now - window_seconds
     readings = source.contract_range(
-        (RECOMMENDED, WANTED), {}, start, tick.now, step_seconds, deadline_seconds=tick.remaining()
+        (RECOMMENDED, WANTED, NEEDED), {}, start, tick.now, step_seconds, deadline_seconds=tick.remaining()
     )
 
     def last(name: str, age: str) -> dict[str, Sample]:
@@ -253,6 +255,7 @@ def read_past(source: Source, window_seconds: float, step_seconds: float, tick: 
             _numbers(readings[RECOMMENDED], workload),
             # each decision publishes the number that the target had before it: what the one before had told
             _numbers(readings[WANTED], workload, -step_seconds),
+            _numbers(readings[NEEDED], workload),
             LeadTime(median[workload].value, high[workload].value) if workload in median and workload in high else None,
             service[workload].value if workload in service else None,
             concurrency[workload].value if workload in concurrency else None,

@@ -236,6 +236,7 @@ _GAUGES: tuple[tuple[str, str, Callable[[Decision], float | None]], ...] = (
     ("replicas_ready", "Replicas that work.", lambda d: d.ready),
     ("replicas_desired", "What the decision came to.", lambda d: d.desired),
     ("replicas_recommended", "What it was before rate limits and stabilisation.", lambda d: d.recommended),
+    ("replicas_needed", "What the window of the decision needs, before anything bounds it.", lambda d: d.needed),
     ("replicas_reactive", "What present demand alone would ask for.", lambda d: d.reactive),
     ("replicas_forecast", "What the forecast would ask for.", lambda d: d.forecast),
     ("decision_timestamp_seconds", "When the last decision was made.", lambda d: d.at),

@@ -62,7 +62,11 @@ class Scaler:
         self._timetable = Timetable()
         self._fallbacks = expressions(config)
         self._records = Records(config.scale.records, config.scale.record_every_seconds, config.scale.record_days)
-        windows = (w for r in self._rules.values() for w in (r.stabilization_window_seconds, r.minimum_run_seconds))
+        windows = (
+            seconds
+            for r in self._rules.values()
+            for seconds in (r.stabilization_window_seconds, r.minimum_run_seconds, r.lead_time_seconds)
+        )
         self._window = min(MOST_PAST_SECONDS, max([60.0, *windows]))
         self._interval = config.scale.interval_seconds
         self._teller = Teller(actuators, purse, book, leader, self._read_in_hand, self._interval)
@@ -165,6 +169,7 @@ class Scaler:
             replicas=replicas,
             forecast=own.forecast,
             recommendations=memory.recommendations,
+            answers=memory.answers,
             wanted=memory.wanted,
             known_since=memory.known_since,
             money=money,
@@ -315,6 +320,7 @@ def with_past(memory: Memory, rules: Rules, past: Mapping[str, observe.Past], no
         memory,
         recommendations=recommendations,
         wanted=wanted,
+        answers=(*own.answers, *memory.answers),
         started=started_by(wanted),
         learned=own.lead_time or memory.learned,
         known_since=min([r.at for r in recommendations], default=memory.known_since),

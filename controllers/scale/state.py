@@ -87,6 +87,7 @@ class State:
     oldest_age_seconds: float | None = None  # of the work waiting; for deadlines
     start_seconds: float | None = None  # learned: replica-seconds that a start costs before its first work
     bound: int | None = None  # replicas beyond which throughput did not grow; None: not known to be bound
+    answers: tuple[Recommendation, ...] = ()  # what the windows of earlier decisions needed, oldest first
     started: tuple[Recommendation, ...] = ()  # running replicas by when they were asked for, oldest first
     schedule_floor: int | None = None  # of the schedule, for [now, now + lead time + window)
     overrides: tuple[Override, ...] = ()  # in force now
@@ -128,3 +129,4 @@ class Decision:
     rate_upper: float | None = None
     unbudgeted: int | None = None  # what it would have been without the budget; None: it has no price
     signal: str | None = None  # which further demand it rests on; None: the workload's own
+    needed: int | None = None  # what the window of this decision needs, before anything bounds it

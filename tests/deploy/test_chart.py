@@ -342,6 +342,53 @@ def test_what_may_be_reached_is_listed(documents: Any) -> None:
     )
 
 
+def followed(replicas: int = 1, **doors: Json) -> Json:
+    target = {"publish": {"ready": "sum(up)"}}
+    workloads = [{"name": "video", "demand": {"queue": "video"}, "target": target, "replicas": {"max": 4}}]
+    return {
+        "prometheus": PROMETHEUS,
+        "config": {"workloads": workloads, "scale": doors},
+        "scale": {"replicas": replicas, "lease": {"enabled": replicas > 1}, "extraSecrets": ["web"]},
+        "networkPolicy": {"enabled": True, "ingressFrom": [{"podSelector": {}}]},
+    }
+
+
+def test_who_follows_a_published_number_finds_its_door(documents: Any, tmp_path: Path) -> None:
+    web = "/etc/tidewise/secrets/web/web.yml"
+    made = documents(followed(external_metrics={"web_config": web}, external_scaler={}))
+    (tmp_path / "tidewise.yaml").write_text(made["ConfigMap/tide-tidewise"]["data"]["tidewise.yaml"])
+    scale = load(tmp_path / "tidewise.yaml").scale
+    assert scale.external_metrics is not None
+    assert scale.external_scaler is not None
+    assert (scale.external_metrics.listen, scale.external_scaler.listen) == (["0.0.0.0:9816"], "0.0.0.0:9817")
+    (container,) = pods(made)["scale"]["containers"]
+    assert [(one["name"], one["containerPort"]) for one in container["ports"]] == [
+        ("http", 9813), ("metrics-api", 9816), ("external-scaler", 9817)
+    ]  # fmt: skip
+    ports = made["Service/tide-tidewise-scale"]["spec"]["ports"]
+    assert [(one["port"], one["targetPort"]) for one in ports] == [
+        (9813, "http"), (443, "metrics-api"), (9817, "external-scaler")
+    ]  # fmt: skip
+    ingress = made["NetworkPolicy/tide-tidewise-scale"]["spec"]["ingress"]
+    assert [(rule["ports"][0]["port"], "from" in rule) for rule in ingress] == [
+        ("http", True), ("metrics-api", False), ("external-scaler", True)
+    ]  # fmt: skip
+
+
+def test_a_door_is_where_the_configuration_has_it_and_nowhere_else(documents: Any) -> None:
+    made = documents(followed(external_scaler={"listen": "0.0.0.0:7000"}))
+    ports = made["Service/tide-tidewise-scale"]["spec"]["ports"]
+    assert [one["port"] for one in ports] == [9813, 7000]
+    assert len(documents(followed())["Service/tide-tidewise-scale"]["spec"]["ports"]) == 1
+
+
+def test_no_replicas_are_none(documents: Any) -> None:
+    """With which somebody stops the scaler."""
+    made = documents({"prometheus": PROMETHEUS, "scale": {"replicas": 0}})
+    assert made["Deployment/tide-tidewise-scale"]["spec"]["replicas"] == 0
+    assert made["Deployment/tide-tidewise-forecast"]["spec"]["replicas"] == 1
+
+
 def test_what_a_pod_keeps_is_on_its_volume_and_others_volumes_are_only_read(documents: Any) -> None:
     made = documents(everything())
     volumes = {volume["name"]: volume for volume in pods(made)["exporter-services"]["volumes"]}

@@ -275,6 +275,21 @@ def test_one_that_may_scale_in_all_namespaces_may_do_no_more_there(kube_cluster:
     settle(lambda: not scaler.may("update", "deployments.apps/scale"))
 
 
+def test_the_doors_of_who_follows_a_number_are_admitted(kube_cluster: Cluster, install: Any) -> None:
+    namespace = kube_cluster.namespace()
+    doors = {"external_metrics": {"web_config": "/etc/tidewise/secrets/web/web.yml"}, "external_scaler": {}}
+    install(
+        "tide", namespace,
+        {"prometheus": PROMETHEUS, "config": {"scale": doors}, "networkPolicy": {"enabled": True}},
+    )  # fmt: skip
+    service = kube_cluster.request("GET", f"/api/v1/namespaces/{namespace}/services/tide-tidewise-scale")
+    assert [one["port"] for one in service["spec"]["ports"]] == [9813, 443, 9817]
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/tide-tidewise-scale"
+    (container,) = kube_cluster.request("GET", path)["spec"]["template"]["spec"]["containers"]
+    names = {one["name"]: one["containerPort"] for one in container["ports"]}
+    assert [names.get(one["targetPort"]) for one in service["spec"]["ports"]] == [9813, 9816, 9817]
+
+
 def test_what_reads_the_node_needs_a_namespace_that_allows_it(kube_cluster: Cluster, install: Any) -> None:
     ours = kube_cluster.namespace()
     cards = {"enabled": True, "nodeSelector": {"nvidia.com/gpu.present": None}}

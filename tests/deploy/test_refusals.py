@@ -61,6 +61,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         values(scale={"replicas": 2, "lease": {"enabled": True}, "persistence": {"enabled": True}}),
         "scale.persistence.enabled: its volume belongs to one pod",
     ),
+    "a door that leads to any of two scalers": (
+        values(scale={"replicas": 2, "lease": {"enabled": True}}, config={"scale": {"external_scaler": {}}}),
+        "config.scale.external_scaler: its Service leads to any of scale.replicas",
+    ),
     "a ledger without a budget": (values(budget={"enabled": True}), "budget.enabled: there is no config.budget"),
     "nothing to mend": (values(recovery={"enabled": True}), "recovery.enabled: there are no config.recovery.targets"),
     "nothing to watch": (

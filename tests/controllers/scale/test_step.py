@@ -373,6 +373,7 @@ def test_a_restart_in_the_middle_decides_as_if_there_had_been_none(
             scaler.step(tick(15 * number))
         for record, series in (
             ("workload:replicas:recommended", "scale_replicas_recommended"),
+            ("workload:replicas:needed", "scale_replicas_needed"),
             ("workload:replicas:wanted", "scale_replicas_wanted"),
         ):
             value = shown(one, series, workload=NAME)
