@@ -1,6 +1,7 @@
 {{- /*
 One component with everything of its own: ServiceAccount, Deployment (or DaemonSet), Service, claim and NetworkPolicy.
-As for tidewise.pod, and: egress (names of what it may reach), extraEgress (rules). With `node`: one pod a node.
+As for tidewise.pod, and: egress (names of what it may reach), extraEgress (rules). With `node`: one pod a node. Zero
+replicas are none.
 */ -}}
 {{- define "tidewise.component" -}}
 {{- $root := .root -}}
@@ -31,7 +32,7 @@ metadata:
     {{- include "tidewise.labels" . | nindent 4 }}
 spec:
   {{- if not .node }}
-  replicas: {{ .values.replicas | default 1 }}
+  replicas: {{ ternary .values.replicas 1 (hasKey .values "replicas") }}
   strategy: {type: Recreate}  # two of them would decide, or write one file, at once
   {{- end }}
   selector:
@@ -57,6 +58,9 @@ spec:
     {{- include "tidewise.selector" . | nindent 4 }}
   ports:
     - {name: http, port: {{ .port }}, targetPort: http, protocol: TCP}
+    {{- range .doors }}
+    - {name: {{ .name }}, port: {{ .servicePort }}, targetPort: {{ .name }}, protocol: TCP}
+    {{- end }}
 {{- if and $persistence.enabled (not $persistence.existingClaim) }}
 ---
 apiVersion: v1

@@ -24,6 +24,12 @@ tidewise.yaml: what `config` says, and where it says nothing, what only the char
         "overrides" (printf "%s/overrides.jsonl" $state)) -}}
 {{- if $token.prometheus -}}{{- $_ := set $known.prometheus "bearer_file" $token.prometheus -}}{{- end -}}
 {{- if $token.scale -}}{{- $_ := set $known.scale "token_file" $token.scale -}}{{- end -}}
+{{- if kindIs "map" ($config.scale).external_metrics -}}
+{{- $_ := set $known.scale "external_metrics" (dict "listen" (list "0.0.0.0:9816")) -}}
+{{- end -}}
+{{- if kindIs "map" ($config.scale).external_scaler -}}
+{{- $_ := set $known.scale "external_scaler" (dict "listen" "0.0.0.0:9817") -}}
+{{- end -}}
 {{- if $values.scale.lease.enabled -}}
 {{- $_ := set $known.scale "lease" (dict "name" (printf "%s-scale" $full) "namespace" .Release.Namespace "duration_seconds" (int $values.scale.lease.durationSeconds)) -}}
 {{- end -}}
@@ -64,6 +70,21 @@ tidewise.yaml: what `config` says, and where it says nothing, what only the char
 {{- end -}}
 {{- end -}}
 {{- toYaml (merge $config $known) -}}
+{{- end -}}
+
+{{- /* Where the scaler's followers ask, each where `config` has a section for it: [{name, port, servicePort, from}] */ -}}
+{{- define "tidewise.doors" -}}
+{{- $scale := (include "tidewise.config" . | fromYaml).scale -}}
+{{- $doors := list -}}
+{{- with $scale.external_metrics -}}
+{{- $port := regexFind "[0-9]+$" (first .listen) -}}
+{{- $doors = append $doors (dict "name" "metrics-api" "port" $port "servicePort" "443" "from" $.Values.networkPolicy.apiServer.peers) -}}
+{{- end -}}
+{{- with $scale.external_scaler -}}
+{{- $port := regexFind "[0-9]+$" .listen -}}
+{{- $doors = append $doors (dict "name" "external-scaler" "port" $port "servicePort" $port "from" $.Values.networkPolicy.ingressFrom) -}}
+{{- end -}}
+{{- toYaml $doors -}}
 {{- end -}}
 
 {{- /* What is watched over the network, as JSON: every exporter that `config` has a section for, but those of a node. */ -}}
@@ -107,6 +128,11 @@ tidewise.yaml: what `config` says, and where it says nothing, what only the char
 {{- end -}}
 {{- if and (gt (int .Values.scale.replicas) 1) (not .Values.scale.lease.enabled) -}}
 {{- fail "scale.replicas: more than one without scale.lease.enabled; two scalers on one target need one that acts" -}}
+{{- end -}}
+{{- range $door := list "external_metrics" "external_scaler" -}}
+{{- if and (gt (int $.Values.scale.replicas) 1) (kindIs "map" (index ($.Values.config.scale | default dict) $door)) -}}
+{{- fail (printf "config.scale.%s: its Service leads to any of scale.replicas, and only the one that leads has a number; run one replica, or have the metric read from Prometheus" $door) -}}
+{{- end -}}
 {{- end -}}
 {{- if and (gt (int .Values.scale.replicas) 1) .Values.scale.persistence.enabled -}}
 {{- fail "scale.persistence.enabled: its volume belongs to one pod; run one replica, or let records be lost with their pod" -}}

@@ -53,6 +53,13 @@ spec:
               {{- include "tidewise.selector" (dict "root" $root "component" .) | nindent 14 }}
         {{- end }}
       {{- end }}
+    {{- range .doors }}
+    - ports: [{port: {{ .name }}, protocol: TCP}]
+      {{- with .from }}
+      from:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+    {{- end }}
   egress:
     - ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
       {{- with $policy.dns }}

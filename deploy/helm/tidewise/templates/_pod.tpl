@@ -1,7 +1,7 @@
 {{- /*
 The pod of one component:
   root, component, values (the component's block), image (controllers | exporters), command (argv), tokens (names),
-  port, api (whether it talks to the API server), state (whether it keeps files), claim ("" for an emptyDir), and
+  port, doors (further ones, as tidewise.doors has them), api (whether it talks to the API server), state (whether it keeps files), claim ("" for an emptyDir), and
   node, of one that reads its node: pid, network (whether it has the node's), paths (name -> path on the node, mountPath).
 With a web configuration the exporters may want TLS and a password on every path, which no probe of Kubernetes' has.
 */ -}}
@@ -56,6 +56,9 @@ spec:
       {{- end }}
       ports:
         - {name: http, containerPort: {{ .port }}, protocol: TCP}
+        {{- range .doors }}
+        - {name: {{ .name }}, containerPort: {{ .port }}, protocol: TCP}
+        {{- end }}
       livenessProbe:
         {{ if $web.existingSecret }}tcpSocket: {port: http}{{ else }}httpGet: {path: /-/healthy, port: http}{{ end }}
         initialDelaySeconds: 10
