@@ -6,7 +6,7 @@ For a CronJob or a person, where no scaler of ours is left to do it: a floor's o
 import argparse
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from controllers.actuators.kubernetes import shared_api
 from controllers.actuators.kubernetes_floor import has_expired, marked_scalers, tell_floor
 from controllers.actuators.kubernetes_scalers import Scaler, floor_of, own_minimum
 from controllers.config import Config, load
+from controllers.domain import Mode
 from controllers.kubernetes_api import Api, ApiError
 
 SECONDS = 20.0  # for one namespace
@@ -28,6 +29,9 @@ class Where:
     kubeconfig: Path | None
     context: str | None
     namespace: str
+
+
+Places = Mapping[Where, bool]  # whether a floor may be put there now, so that not being allowed to look is a failure
 
 
 def main(argv: list[str]) -> int:
@@ -49,7 +53,7 @@ def main(argv: list[str]) -> int:
     chosen.add_argument("--restore", action="store_true", help="give back the minimum everywhere, now")
     options = parser.parse_args(argv)
     if options.namespace:
-        places = [Where(options.kubeconfig, options.context, name) for name in dict.fromkeys(options.namespace)]
+        places: Places = {Where(options.kubeconfig, options.context, name): True for name in options.namespace}
     elif options.kubeconfig or options.context:
         parser.error("--kubeconfig and --context go with --namespace")
     else:
@@ -60,22 +64,29 @@ def main(argv: list[str]) -> int:
     return act(places, expire=options.expire, restore=options.restore)
 
 
-def namespaces(config: Config) -> list[Where]:
-    """Where the configuration's Kubernetes targets live, each once."""
-    targets = [target for workload in config.workloads for target in workload.target.all_kubernetes]
-    found = [Where(target.kubeconfig, target.context, target.namespace) for target in targets]
-    return list(dict.fromkeys(found))
+def namespaces(config: Config) -> Places:
+    """Where the configuration's Kubernetes targets live. A workload that does not act may have left a floor there."""
+    found: dict[Where, bool] = {}
+    for workload in config.workloads:
+        acts = workload.mode is Mode.ACT and workload.target.several is None
+        for target in workload.target.all_kubernetes:
+            where = Where(target.kubeconfig, target.context, target.namespace)
+            found[where] = found.get(where, False) or (acts and target.beside == "floor")
+    return found
 
 
-def act(places: Iterable[Where], *, expire: bool, restore: bool) -> int:
+def act(places: Places, *, expire: bool, restore: bool) -> int:
     """Prints a line for each floor, and what became of it."""
     failed, count = False, 0
-    for place in places:
+    for place, has_floors in places.items():
         api = shared_api(place.kubeconfig, place.context)
         until = time.monotonic() + SECONDS
         try:
             scalers = marked_scalers(api, place.namespace, until)
         except ApiError as error:
+            if error.status == 403 and not has_floors:
+                print(f"{place.namespace}: nothing puts a floor there, and it may not be looked at")
+                continue
             print(f"{place.namespace}: {error}", file=sys.stderr)
             failed = True
             continue

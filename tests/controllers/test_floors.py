@@ -31,7 +31,7 @@ def hpa(name: str, minimum: int, annotations: dict[str, str]) -> Json:
 def api(fake_api: Any) -> Any:
     """In prod: a floor in force, one that is over, one that a person has ended, and an HPA without one."""
     shared_api.cache_clear()
-    fake_api.collections.add(HPAS)
+    fake_api.collections |= {HPAS, HPAS.replace("prod", "lab")}
     fake_api.put(f"{HPAS}/busy", hpa("busy", 5, annotations("2", "5", 600)))
     fake_api.put(f"{HPAS}/over", hpa("over", 7, annotations("1", "7", -60)))
     fake_api.put(f"{HPAS}/theirs", hpa("theirs", 3, annotations("1", "4", 600)))
@@ -41,11 +41,14 @@ def api(fake_api: Any) -> Any:
 
 @pytest.fixture
 def config(kubeconfig: Path) -> Path:
-    targets = [{"kubernetes": {"namespace": "prod", "deployment": name, "kubeconfig": str(kubeconfig)}}
+    """Two that act, a third that is no Kubernetes target, and one in shadow in a namespace of its own."""
+    targets: list[Json] = [{"kubernetes": {"namespace": "prod", "deployment": name, "kubeconfig": str(kubeconfig)}}
                for name in ("busy", "over")]  # fmt: skip
     targets.append({"command": {"get": ["true"], "set": ["true", "{replicas}"]}})
-    workloads = [{"name": f"w{index}", "demand": {"queue": "q"}, "target": target, "replicas": {"max": 9}}
-                 for index, target in enumerate(targets)]  # fmt: skip
+    workloads = [{"name": f"w{index}", "demand": {"queue": "q"}, "target": target, "replicas": {"max": 9},
+                  "mode": "act"} for index, target in enumerate(targets)]  # fmt: skip
+    shadow = {"kubernetes": {"namespace": "lab", "deployment": "new", "kubeconfig": str(kubeconfig)}}
+    workloads.append({**workloads[0], "name": "new", "target": shadow, "mode": "shadow"})
     path = kubeconfig.parent / "tidewise.yaml"
     path.write_text(yaml.safe_dump({"workloads": workloads}))
     return path
@@ -93,6 +96,19 @@ def test_what_cannot_be_done_is_said_and_the_rest_is_done(
     assert main(["floors", "--config", str(config)]) == 1
     said = capsys.readouterr()
     assert (said.out, "prod: may not list horizontalpodautoscalers" in said.err) == ("", True)
+
+
+def test_a_namespace_in_which_nothing_acts_need_not_be_open_to_it(
+    api: Any, config: Path, fault: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The chart grants the right to look where something acts; its CronJob must not fail for the other namespaces."""
+    api.faults = [fault("GET", "/namespaces/lab/horizontalpodautoscalers", 403)]
+    assert main(["floors", "--config", str(config), "--expire"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines()[-1] == "lab: nothing puts a floor there, and it may not be looked at"
+    assert (minima(api)["over"], said.err) == (1, "")
+    api.faults = [fault("GET", "/namespaces/lab/horizontalpodautoscalers", 503)]
+    assert main(["floors", "--config", str(config), "--expire"]) == 1
 
 
 def test_wrong_use_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
