@@ -266,7 +266,7 @@ class Scaler:
     def _replicas(self, workload: str, target: Replicas | str, tick: Tick) -> Replicas | None:
         if isinstance(target, str):
             return None
-        self._memory[workload], replicas = saw(self._memory[workload], target, tick.now)
+        self._memory[workload], replicas = saw(self._memory[workload], target, tick.now, self._interval)
         return replicas
 
     def _said_of_money(self, workload: str, money: Money | None) -> str | None:

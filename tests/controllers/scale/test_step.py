@@ -46,6 +46,34 @@ def run(scaler: Scaler, source: ScriptedSource, steps: int, since: float = 0.0) 
         scaler.step(tick(since + 15 * number))
 
 
+class TestDays:
+    """Whole loops over what goes wrong on a bad day."""
+
+    LESS = PRESENT | {"workload:demand:rate1m": 4.0, "workload:backlog:sum": 0.0}
+
+    def test_after_a_long_silence_the_first_number_ends_nothing(self, made: Callable[..., Made]) -> None:
+        one, source, fleet = made()
+        source.values = PRESENT
+        run(one, source, 30)
+        before = fleet.replicas.wanted
+        source.values = None
+        run(one, source, 30, 450)
+        source.values = self.LESS  # a source that comes back tells of part of a minute
+        run(one, source, 20, 900)
+        assert fleet.replicas.wanted == before
+        run(one, source, 4, 1200)
+        assert fleet.replicas.wanted < before
+
+    def test_a_clock_that_was_a_year_ahead_holds_scale_in_for_one_window(self, made: Callable[..., Made]) -> None:
+        one, source, fleet = made(limits={"down_per_minute": 20})
+        source.values = PRESENT
+        run(one, source, 30, 365 * 86_400)
+        before = fleet.replicas.wanted
+        source.values = self.LESS
+        run(one, source, 25)
+        assert fleet.replicas.wanted < before
+
+
 class TestDoubt:
     def test_a_source_that_fell_silent_is_told_from_one_that_never_was(self, made: Callable[..., Made]) -> None:
         one, source, fleet = made()
