@@ -75,6 +75,17 @@ CREDENTIALS = frozenset(
         "PendingVerification",
     }
 )
+NO_CREDENTIALS = frozenset(  # found on this machine, so nothing was sent
+    {
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "ProfileNotFound",
+        "CredentialRetrievalError",
+        "TokenRetrievalError",
+        "SSOTokenLoadError",
+        "UnauthorizedSSOTokenError",
+    }
+)
 AWS_FAILED = frozenset({"InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "ServerInternal"})
 
 
@@ -236,7 +247,7 @@ class Account:
 
     def _without_answer(self, error: BaseException, at: str) -> BaseException:
         name = type(error).__name__
-        if name in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "CredentialRetrievalError"):
+        if name in NO_CREDENTIALS:
             return PermanentError(f"{at}: {error}; check the environment, the profile or the machine's role")
         if name in ("EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError"):
             return ActuatorError(f"{at}: cannot be reached ({name}); is the network up, is the region right?")
@@ -244,7 +255,13 @@ class Account:
             return LostError(f"{at}: the answer was lost ({name}); it may have been carried out all the same")
         if name in ("ParamValidationError", "InvalidRegionError", "UnknownEndpointError", "ConfigParseError"):
             return PermanentError(f"{at}: {error}; correct target.aws")
+        if isinstance(error, OSError) or _is_botocore(error):  # TLS, a proxy's page instead of an answer, …
+            return LostError(f"{at}: {name}: {str(error)[:300]}; it may have been carried out all the same")
         return error  # a mistake of ours is not to be mistaken for AWS's
+
+
+def _is_botocore(error: BaseException) -> bool:
+    return any(kind.__module__.partition(".")[0] in ("boto3", "botocore", "urllib3") for kind in type(error).__mro__)
 
 
 def _seconds(header: object) -> float | None:

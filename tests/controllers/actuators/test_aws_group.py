@@ -14,7 +14,7 @@ from controllers.actuators.aws import aws_actuator
 from controllers.actuators.aws_account import Account, LostError
 from controllers.actuators.interface import NoCapacityError, NoGrowthError, PermanentError
 from controllers.config import AwsTarget
-from tests.controllers.actuators.lagging_aws import REGION, Cloud, drops_the_answer, refuses
+from tests.controllers.actuators.lagging_aws import REGION, Cloud, KilledError, drops_the_answer, refuses
 
 SECONDS = 30.0
 NAME = "workers"
@@ -306,3 +306,31 @@ def test_a_group_that_counts_in_weights_is_refused() -> None:
     with pytest.raises(ActuatorError, match=r"it counts in weights \(WeightedCapacity\)"):
         aws_actuator(AwsTarget(region=REGION, auto_scaling_group=NAME), script.account).read_replicas(SECONDS)
     script.over()
+
+
+def test_a_process_killed_after_any_call_is_followed_by_one_that_goes_on(
+    cloud: Cloud, asg: Callable[..., Actuator]
+) -> None:
+    """3 → 5 → 2, the busy protected and released: a kill after each change in turn, and a new process."""
+    actuator = asg(3)
+    for after in range(20):
+        cloud.kill_after = after
+        for number, busy in ((5, 1.0), (2, 1.0), (2, 0.0)):
+            for _ in range(6):
+                try:
+                    found = actuator.read_replicas(SECONDS)
+                    ids = list(members(cloud))
+                    in_hand = {one: busy * (1 + place) for place, one in enumerate(ids)}
+                    actuator.apply(number, SECONDS, in_hand=in_hand)
+                    found = actuator.read_replicas(SECONDS)
+                    if found.wanted == number and (busy or not found.unfinished):
+                        break
+                except KilledError:
+                    actuator = cloud.actuator(auto_scaling_group=NAME)
+            else:
+                raise AssertionError(f"killed after {after} calls it never came to {number}")
+            assert len(members(cloud)) == number
+        assert not any(members(cloud).values()), "nobody stays protected"
+        if cloud.kill_after is not None:
+            break
+    assert after >= 5, "every change of the whole life was the last one once"

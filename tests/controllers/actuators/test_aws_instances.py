@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import botocore.exceptions
+import botocore.parsers
 import pytest
 
 from controllers.actuators import Actuator, ActuatorError
@@ -466,6 +468,29 @@ def test_what_ec2_refuses_is_said_with_what_to_do(cloud: Cloud, code: str, kind:
     cloud.fails("run_instances", refuses(code), times=9)
     with pytest.raises(kind, match=says):
         cloud.actuator(instances=FLEET).apply(1, SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (botocore.exceptions.SSLError(endpoint_url="https://ec2", error="no certificate"), LostError),
+        (botocore.parsers.ResponseParserError("<html>please log in</html>"), LostError),
+        (ConnectionResetError(104, "Connection reset by peer"), LostError),
+        (botocore.exceptions.UnauthorizedSSOTokenError(), PermanentError),
+    ],
+)
+def test_what_botocore_raises_is_an_error_of_this_target_alone(
+    cloud: Cloud, error: Exception, kind: type[Exception]
+) -> None:
+    """Anything else would end the scaler's whole step, with all its other workloads."""
+
+    def raises(call: Callable[[], Any]) -> Any:
+        raise error
+
+    cloud.fails("describe_instances", raises)
+    with pytest.raises(ActuatorError, match="AWS eu-west-1: describe_instances") as caught:
+        cloud.actuator(instances=FLEET).read_replicas(SECONDS)
+    assert type(caught.value) is kind
 
 
 def test_a_target_group_that_is_not_there_is_named(cloud: Cloud, group: Callable[[str], str]) -> None:
