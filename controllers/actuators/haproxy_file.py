@@ -178,6 +178,10 @@ def held(path: Path) -> Iterator[None]:
             raise ActuatorError(
                 f"{path}: another tidewise is changing the servers; is `tidewise scale` running twice?"
             ) from None
+        except OSError as error:
+            raise ActuatorError(
+                f"{lock}: cannot be locked ({error.strerror}); keep HAProxy's configuration on a disk that has locks"
+            ) from None
         yield
     finally:
         os.close(descriptor)

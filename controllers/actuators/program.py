@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from tempfile import TemporaryFile
+from typing import IO
 
 from controllers.actuators.interface import ActuatorError
 
@@ -17,7 +18,7 @@ def run_program(argv: list[str], seconds: float) -> str:
     has: what it leaves running in the background may go on holding that.
     """
     shown = " ".join(argv)
-    with TemporaryFile() as out, TemporaryFile() as err:
+    with _file(shown) as out, _file(shown) as err:
         try:
             process = subprocess.Popen(  # noqa: S603 - an argument list from the configuration, never a shell
                 argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True
@@ -40,3 +41,14 @@ def run_program(argv: list[str], seconds: float) -> str:
             raise ActuatorError(f"{shown}: exited {process.returncode}; it said: {said}")
         out.seek(0)
         return out.read(OUTPUT_LIMIT_BYTES).decode(errors="replace")
+
+
+def _file(shown: str) -> IO[bytes]:
+    """For what it writes: a pipe would be held open by what it leaves running."""
+    try:
+        return TemporaryFile()
+    except OSError as error:
+        raise ActuatorError(
+            f"{shown}: there is no place for its output ({error.strerror}); make room in the folder for temporary "
+            "files, or name another in TMPDIR"
+        ) from None

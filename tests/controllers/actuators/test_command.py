@@ -1,6 +1,7 @@
 """The command actuator on real programs."""
 
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -130,3 +131,10 @@ def test_shadow_looks_and_leaves_alone(tmp_path: Path) -> None:
     actuator = in_shadow(command_actuator(target(tmp_path)))
     actuator.apply(9, 5)
     assert actuator.read_replicas(5) == Replicas(3, 3)
+
+
+def test_without_a_place_for_output_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    actuator = command_actuator(target(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(ActuatorError, match=r"there is no place for its output .* or name another in TMPDIR"):
+        actuator.read_replicas(5)

@@ -5,6 +5,7 @@ HAProxy 3.0.11 gives the same columns and the same words, with another empty lin
 
 import contextlib
 import errno
+import fcntl
 import os
 import socketserver
 import stat
@@ -303,3 +304,15 @@ def test_a_target_that_cannot_be(changes: dict[str, object], sentence: str) -> N
     with pytest.raises(ValidationError) as said:
         HaproxyTarget.model_validate(TARGET | changes)
     assert sentence in str(said.value)
+
+
+def test_a_disk_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "haproxy.cfg"
+    file.write_text("")
+
+    def refuses(*asked: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    with pytest.raises(ActuatorError, match=r"cannot be locked \(No locks available\); keep"), haproxy_file.held(file):
+        pass
