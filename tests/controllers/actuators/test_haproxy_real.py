@@ -2,6 +2,11 @@
 
 import contextlib
 import itertools
+import json
+import random
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -143,6 +148,47 @@ def test_whoever_is_ended_after_any_effect_is_gone_on_with_by_the_next(
                 settle(again(), replicas)
                 assert len(ground.lines()) == len(states(ground)) == replicas
         assert killed == {2: 7, 1: 6}  # every effect of a way up, and of a way down
+        assert load.lost == {}
+
+
+TELLS_UNTIL_IT_IS_KILLED = """
+import json, sys
+from controllers.actuators.haproxy import haproxy_actuator
+from controllers.actuators.interface import ActuatorError
+from controllers.config.haproxy import HaproxyTarget
+actuator = haproxy_actuator(HaproxyTarget.model_validate(json.loads(sys.argv[1])))
+print("begins", flush=True)
+while True:
+    for replicas in (3, 1):
+        for _ in range(8):
+            try:
+                actuator.apply(replicas, 10)
+            except ActuatorError:
+                pass  # its predecessor's programs may still run
+"""
+
+
+def test_a_process_that_is_killed_at_any_moment_leaves_what_the_next_goes_on_with(
+    services_root: Path, tmp_path: Path
+) -> None:
+    """A real SIGKILL, also while a program of its own runs and while it writes; traffic goes on."""
+    chance = random.Random(7)
+    with Ground(tmp_path, services_root, slots=4, drain=0.5) as ground:
+        settle(ground.actuator(), 1)
+        with Load(ground.haproxy.port, slow=1, path="/slow/0.2") as load:
+            for _ in range(5):
+                process = subprocess.Popen(
+                    [sys.executable, "-c", TELLS_UNTIL_IT_IS_KILLED, json.dumps(ground.settings())],
+                    stdout=subprocess.PIPE,
+                )
+                with process:
+                    assert process.stdout is not None
+                    assert process.stdout.readline() == b"begins\n"
+                    time.sleep(chance.uniform(0.05, 1.2))
+                    process.kill()
+                assert ground.lines(), "the file is whole"
+            settle(ground.actuator(), 2, 20.0)
+        assert len(ground.lines()) == len(states(ground)) == len(ground.running()) == 2
         assert load.lost == {}
 
 
