@@ -137,7 +137,7 @@ def _hpa_metric(metric: Json, namespace: str, name: str, cores: Cores) -> tuple[
                 {"promql": f"sum({_selector(metric_name, matchers)})"},
                 f"that Prometheus has its metric {metric_name} under this name, and that it is per second",
             ),
-            Value({"service_seconds": round(1 / each, 6)}, f"from its target of {each:g} a replica"),
+            Value({"service_seconds": _seconds(each)}, f"from its target of {each:g} a replica"),
         )
         if each
         else None
@@ -152,12 +152,17 @@ def _cpu(namespace: str, name: str, target: Json, cores: Cores) -> tuple[Value, 
     )
     absolute = quantity(target.get("averageValue"))
     if absolute:
-        return demand, Value({"service_seconds": round(1 / absolute, 6)}, f"from its target of {absolute:g} cores")
+        return demand, Value({"service_seconds": _seconds(absolute)}, f"from its target of {absolute:g} cores")
     share = float(target.get("averageUtilization") or 80) / 100
     asked = cores()
     each = (asked or 1.0) * share
     said = f"{asked:g} cores" if asked else "1 core, for its pods do not say"
-    return demand, Value({"service_seconds": round(1 / each, 6)}, f"from its target of {share:.0%} of {said}")
+    return demand, Value({"service_seconds": _seconds(each)}, f"from its target of {share:.0%} of {said}")
+
+
+def _seconds(each: float) -> float:
+    """Of one piece of work, where a replica does `each` a second: bytes, it may be, so digits and not places count."""
+    return float(f"{1 / each:.6g}")
 
 
 def _keda_demand(body: Json, namespace: str, name: str, cores: Cores) -> Read:
@@ -180,7 +185,7 @@ def _trigger(trigger: Json, namespace: str, name: str, cores: Cores) -> tuple[Va
         return Value({"queue": queue.rstrip("/").rpartition("/")[2], "system": system}, why), None
     if kind == "prometheus" and any(rate in str(meta.get("query")) for rate in RATES):
         each = quantity(meta.get("threshold"))
-        capacity = Value({"service_seconds": round(1 / each, 6)}, f"from its threshold of {each:g}") if each else None
+        capacity = Value({"service_seconds": _seconds(each)}, f"from its threshold of {each:g}") if each else None
         query = " ".join(str(meta["query"]).split())
         return Value({"promql": query}, "that its query gives all that arrives, per second"), capacity
     if kind == "cpu":

@@ -148,7 +148,7 @@ def _distinct(drafts: Iterable[Draft]) -> list[Draft]:
 def text(drafts: Sequence[Draft], prometheus: str, looked: Sequence[str]) -> str:
     """The file. `looked`: what was looked at, a sentence each."""
     lines = ["# A first configuration, written by `tidewise init` from what it found:"]
-    lines += [f"#   {sentence}" for sentence in looked]
+    lines += [f"#   {_words(sentence)}" for sentence in looked]
     lines += [
         "# Every workload is in shadow: it is decided and published, and nothing is touched.",
         "# What stands behind 'guess:' nobody said so; look at it, then remove the comment.",
@@ -161,8 +161,8 @@ def text(drafts: Sequence[Draft], prometheus: str, looked: Sequence[str]) -> str
 
 
 def _workload(draft: Draft) -> Iterator[str]:
-    yield f"  # from {draft.origin}"
-    yield from (f"  # {note}" for note in draft.notes)
+    yield f"  # {_words(f'from {draft.origin}')}"
+    yield from (f"  # {_words(note)}" for note in draft.notes)
     yield f"  - name: {_scalar(draft.name)}"
     if draft.namespace != "default":
         yield f"    namespace: {_scalar(draft.namespace)}"
@@ -170,9 +170,14 @@ def _workload(draft: Draft) -> Iterator[str]:
         value: Value | None = getattr(draft, key)
         if value is not None:
             if value.guess:
-                yield f"    # guess: {value.guess}"
+                yield f"    # guess: {_words(value.guess)}"
             yield f"    {key}: {_flow(value.value)}"
     yield "    mode: shadow"
+
+
+def _words(found: str) -> str:
+    """On one line, whatever somebody's cluster has in it: it stands in a comment."""
+    return " ".join("".join(one if one.isprintable() else " " for one in found).split())
 
 
 def _flow(value: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ def read_series(source: Source) -> tuple[list[Queue], list[str], str]:
         {
             Queue(labels["system"], labels["queue"])
             for labels in _labels(source.instant(QUEUES, deadline_seconds=SECONDS))
-            if labels.get("system") and labels.get("queue")
+            if labels.get("system", "").strip() and labels.get("queue", "").strip()
         },
         key=lambda queue: (queue.system, queue.name),
     )
@@ -22,7 +22,7 @@ def read_series(source: Source) -> tuple[list[Queue], list[str], str]:
         {
             labels["service"]
             for labels in _labels(source.instant(SERVICES, deadline_seconds=SECONDS))
-            if labels.get("service")
+            if labels.get("service", "").strip()
         }
     )
     found = f"{_count(len(queues), 'queue')} and {_count(len(services), 'service')} of the contract"

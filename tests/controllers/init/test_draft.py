@@ -65,6 +65,20 @@ CPU_QUERY = 'sum(rate(container_cpu_usage_seconds_total{namespace="prod",pod=~"v
             2.0,
         ),
         (
+            "bytes, of which one takes next to no time",
+            hpa(
+                {
+                    "type": "External",
+                    "external": {
+                        "metric": {"name": "bytes"},
+                        "target": {"type": "AverageValue", "averageValue": "10Mi"},
+                    },
+                }
+            ),
+            {"promql": "sum(bytes)"},
+            9.53674e-08,
+        ),
+        (
             "a Redis list",
             keda({"type": "redis", "metadata": {"listName": "video-jobs", "listLength": "5"}}),
             {"queue": "video-jobs", "system": "redis"},
@@ -263,3 +277,15 @@ def test_the_kubeconfig_is_where_kubectl_looks(tmp_path: Path) -> None:
     (tmp_path / "other").write_text("")
     named = {"KUBECONFIG": f"{tmp_path}/other:{tmp_path}/more"}
     assert default_kubeconfig(named, tmp_path) == Cluster(kubeconfig=tmp_path / "other")
+
+
+def test_what_is_written_in_somebody_s_cluster_stays_a_comment() -> None:
+    trigger = {
+        "type": "cron",
+        "metadata": {"start": "0 8 * * *\n", "end": "x\n    mode: act\x1b", "timezone": "\u2028"},
+    }
+    queue = Queue("redis", "jobs\n    mode: act")
+    content = text(joined([keda(trigger)], [queue], []), "http://prometheus:9090", ["a cluster\n- of theirs"])
+    config = validate(Config, yaml.safe_load(content), Path("tidewise.yaml"))
+    assert [w.mode.value for w in config.workloads] == ["shadow", "shadow"]
+    assert config.workloads[1].demand.queue == queue.name
