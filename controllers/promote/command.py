@@ -86,7 +86,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
         prog="tidewise promote",
         description="What acting on a workload would have come to on its own history; whether it can begin; and the "
         "change of the configuration that begins it, for this workload only.",
-        epilog="The change is a patch: tidewise promote video-analysis | patch -p0. With --write it is made here.",
+        epilog="The change is a patch: tidewise promote video-analysis | patch tidewise.yaml. With --write it "
+        "is made here.",
     )
     parser.add_argument("workload", help="name or namespace/name")
     parser.add_argument("--to", choices=[mode.value for mode in Mode], default=Mode.ACT.value, help="default: act")

@@ -19,7 +19,7 @@ class PatchError(Exception):
 def with_mode(text: str, config: Config, identity: str, mode: Mode, path: Path) -> str:
     """`text` of the file `path` (read as `config`) with `workloads.*.mode` of this workload. Raises PatchError."""
     number = next(i for i, w in enumerate(config.workloads) if w.identity == identity)
-    changed = _edited(text, _workload_node(text, number, path), mode)
+    changed = _edited(text, _workload_node(text, number, path), mode, path)
     wanted = [w.model_copy(update={"mode": mode}) if w.identity == identity else w for w in config.workloads]
     try:
         became = validate(Config, yaml.safe_load(changed), path)
@@ -35,7 +35,7 @@ def with_mode(text: str, config: Config, identity: str, mode: Mode, path: Path) 
 
 
 def diff(before: str, after: str, path: Path) -> str:
-    """As `patch -p0` takes it."""
+    """As `patch FILE` takes it."""
     lines = difflib.unified_diff(
         before.splitlines(keepends=True), after.splitlines(keepends=True), str(path), str(path)
     )
@@ -51,16 +51,21 @@ def _workload_node(text: str, number: int, path: Path) -> yaml.MappingNode:
     return node
 
 
-def _edited(text: str, node: yaml.MappingNode, mode: Mode) -> str:
+def _edited(text: str, node: yaml.MappingNode, mode: Mode, path: Path) -> str:
     pairs: list[tuple[yaml.Node, yaml.Node]] = node.value
     for key, value in pairs:
         if key.value == "mode":
             return text[: value.start_mark.index] + mode.value + text[value.end_mark.index :]
+    # Below the last key whose value stands here (an alias has the marks of its anchor) and ends on its own line;
+    # `name`, which every workload has, is one.
+    here = [(key, value) for key, value in pairs if value.start_mark.index > key.start_mark.index]
+    found = here[-1:] if node.flow_style else [pair for pair in here if _ends_on_its_line(pair[1])][-1:]
+    if not found:
+        raise PatchError(f"{path}: there is no place for workloads.*.mode between its aliases; {BY_HAND}")
+    key, value = found[0]
     if node.flow_style:
-        end = pairs[-1][1].end_mark.index
+        end = value.end_mark.index
         return f"{text[:end]}, mode: {mode.value}{text[end:]}"
-    # Below the last key whose value ends on its own line; `name`, which every workload has, is one.
-    key, value = next((k, v) for k, v in reversed(pairs) if _ends_on_its_line(v))
     end = text.find("\n", value.end_mark.index)
     newline = "\r\n" if end > 0 and text[end - 1] == "\r" else "\n"
     line = f"{' ' * key.start_mark.column}mode: {mode.value}"

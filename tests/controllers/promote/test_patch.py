@@ -97,14 +97,39 @@ def test_what_is_shared_by_an_anchor_is_left_to_a_person() -> None:
         changed(ANCHOR, "default/other")
 
 
+SHARED = f"""\
+workloads:
+  - {{name: other, demand: {{queue: others}}, target: &there {TARGET.removeprefix("target: ")}, replicas: {{max: 4}}}}
+  - name: video
+    demand: {{queue: jobs}}
+    replicas:
+      max: 4
+    target: *there
+  - {{name: mail, demand: {{queue: mail}}, replicas: {{max: 4}}, target: *there}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("identity", "added"),
+    [
+        ("default/video", "    demand: {queue: jobs}\n    mode: act\n"),
+        ("default/mail", "replicas: {max: 4}, mode: act, target: *there}"),
+    ],
+)
+def test_a_target_that_workloads_share_stays_so(identity: str, added: str) -> None:
+    assert added in changed(SHARED, identity)
+
+
+@pytest.mark.parametrize("name", ["tidewise.yaml", "our fleet.yaml"])
 @pytest.mark.parametrize("text", [BLOCK, WITHOUT, FLOW, FLOW.rstrip("\n")])
-def test_patch_takes_it(text: str, tmp_path: Path) -> None:
-    (tmp_path / "tidewise.yaml").write_text(text)
+def test_patch_takes_it(text: str, name: str, tmp_path: Path) -> None:
+    file = tmp_path / name  # with -p0, patch takes no whole path and no space
+    file.write_text(text)
     after = changed(text)
-    said = "default/video, some words before it\n\n" + diff(text, after, PATH)
+    said = "default/video, some words before it\n\n" + diff(text, after, file)
     try:
-        done = subprocess.run(["patch", "-p0"], cwd=tmp_path, input=said, text=True, capture_output=True, check=False)
+        done = subprocess.run(["patch", str(file)], input=said, text=True, capture_output=True, check=False)
     except FileNotFoundError:
         pytest.skip("no program patch")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "tidewise.yaml").read_text() == after
+    assert file.read_text() == after
