@@ -33,7 +33,7 @@ def past(text: str, now: float, zone: ZoneInfo) -> float:
     """Unix seconds of a moment up to `now`: the last 13:25, 2h ago, or ISO 8601. Raises ValueError."""
     asked = text.strip()
     length, ago, rest = asked.partition(" ago")
-    if ago and not rest and seconds_of(length) > 0:
+    if ago and not rest and 0 < seconds_of(length) < now:
         return now - seconds_of(length)
     at = _clock(asked, now, zone, ahead=False) or _iso(asked, zone)
     if at is None:
@@ -68,12 +68,12 @@ def _clock(text: str, now: float, zone: ZoneInfo, *, ahead: bool) -> float | Non
         return None
     shown = time(int(found[1]), int(found[2]), int(found[3] or 0))
     today = datetime.fromtimestamp(now, zone).date()
-    # An hour that is struck twice when summer time ends is two moments.
-    moments = [
-        datetime.combine(today + timedelta(days=day), shown, zone).replace(fold=fold).timestamp()
-        for day in (-1, 0, 1)
-        for fold in (0, 1)
-    ]
+    moments: list[float] = []
+    for day in (-1, 0, 1):
+        first = datetime.combine(today + timedelta(days=day), shown, zone)
+        # An hour that is struck twice when summer time ends is two moments; one that is not struck when it begins is
+        # one, as many minutes after the jump (RFC 5545): the other reading would be before it.
+        moments += [first.timestamp(), max(first.timestamp(), first.replace(fold=1).timestamp())]
     return min(at for at in moments if at > now) if ahead else max(at for at in moments if at <= now)
 
 

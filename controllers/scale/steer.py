@@ -74,7 +74,7 @@ def resume(argv: list[str]) -> int:
     try:
         workload = _workload(config, options)
         body = {"workload": workload.identity, "by": who()}
-        ended = [_Shown.of(one) for one in ask(config, "POST", "/override/end", body)["ended"]]
+        ended = _shown(ask(config, "POST", "/override/end", body), "ended")
     except SteerError as error:
         return _said(error)
     zone = zone_of(workload, config)
@@ -97,10 +97,13 @@ def overrides(argv: list[str]) -> int:
     try:
         wanted = _workload(config, options).identity if options.workload else None
         answer = ask(config, "GET", "/overrides", None)
+        found = [one for one in _shown(answer, "overrides") if wanted in (None, one.workload)]
+        now = answer.get("now")
+        if not isinstance(now, (int, float)):
+            raise _of_another_kind(f"now: {now!r}")
     except SteerError as error:
         return _said(error)
-    found = [_Shown.of(one) for one in answer["overrides"] if wanted in (None, one["workload"])]
-    print("\n".join(_listed(found, config, float(answer["now"]), options.last)))
+    print("\n".join(_listed(found, config, now, options.last)))
     return 0
 
 
@@ -120,12 +123,12 @@ class _Shown:
     ended_by: str | None
 
     @classmethod
-    def of(cls, told: Mapping[str, Any]) -> "_Shown":
+    def of(cls, told: Any) -> "_Shown":
         """Raises SteerError where it is something else."""
         try:
             return cls(**{name: told[name] for name in cls.__slots__})
         except (KeyError, TypeError) as error:
-            raise SteerError(f"the scaler's answer is of another kind ({error!r}); is it of another version?") from None
+            raise _of_another_kind(repr(error)) from None
 
     @property
     def what(self) -> str:
@@ -139,6 +142,20 @@ class _Shown:
         if self.ended_at is None:
             return "lapsed"
         return f"ended {spoken(self.ended_at, zone)} by {self.ended_by}"
+
+
+def _shown(answer: Mapping[str, Any], key: str) -> list[_Shown]:
+    """Raises SteerError where there are none."""
+    told = answer.get(key)
+    if not isinstance(told, list):
+        raise _of_another_kind(f"{key}: {told!r}")
+    return [_Shown.of(one) for one in told]
+
+
+def _of_another_kind(what: str) -> SteerError:
+    return SteerError(
+        f"the scaler's answer is of another kind ({what}); is scale.url its address, and is it of this version?"
+    )
 
 
 def _listed(found: Sequence[_Shown], config: Config, now: float, last: int) -> list[str]:
@@ -190,7 +207,7 @@ def _begin(parser: argparse.ArgumentParser, argv: list[str]) -> int:
             **({"surge": options.replicas} if "replicas" in options else {"pause": options.way.value}),
         }
         answer = ask(config, "POST", "/override", body)
-        kept = _Shown.of(answer["override"])
+        kept = _Shown.of(answer.get("override"))
     except SteerError as error:
         return _said(error)
     when = f"until {spoken(kept.until, zone)} (in {length(kept.until - now)})"

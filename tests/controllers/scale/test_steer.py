@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from controllers.__main__ import main
 from controllers.domain import Direction, Mode
+from controllers.recovery.http import Reply
+from controllers.scale import steer
 from controllers.scale.override_routes import Steered, routes
 from controllers.scale.overrides import Overrides
 from controllers.scale.steer import who
@@ -216,6 +218,16 @@ def test_a_scaler_that_does_not_answer(desk: Desk, capsys: Any) -> None:
     said = capsys.readouterr().err
     assert said.startswith("http://127.0.0.1:9 does not answer (")
     assert "is `tidewise scale` running, and is scale.url its address?" in said
+
+
+@pytest.mark.parametrize("words", [["overrides"], ["resume", "video"], ["surge", "video", "+1", "--until", "1h"]])
+@pytest.mark.parametrize("answer", [{"status": "ok"}, {"overrides": [{}], "ended": [{}], "override": {}}])
+def test_an_answer_of_somebody_else_is_said(
+    desk: Desk, capsys: Any, monkeypatch: pytest.MonkeyPatch, words: list[str], answer: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(steer, "exchange", lambda *asked: Reply(200, answer))
+    assert run(desk, *words) == 1
+    assert capsys.readouterr().err.startswith("the scaler's answer is of another kind (")
 
 
 def test_behind_one_address_the_one_that_acts_is_found_and_one_that_does_not_is_told(desk: Desk, capsys: Any) -> None:
