@@ -29,7 +29,7 @@ class Asked:
         self.wanted = Wanted(promised.wait_seconds, promised.objective, max(promised.wait_seconds, frame.drain))
         rate = signal.demand.value if present and signal.demand else None
         self.present = rate
-        self.is_idle = rate == 0.0 and self.backlog <= 0.0
+        self.is_idle = not rate and self.backlog <= 0.0  # as far as anybody knows
         # measured work has somebody to do it
         self.fewest = 1 if rate is not None and (rate > 0.0 or self.backlog > 0.0) else 0
 
@@ -79,7 +79,7 @@ class QueueAnswer:
 
     def _fewest(self, backlog: float, start: float, end: float) -> int:
         asked, load = self._asked, self._load
-        if asked.is_idle and backlog <= 0.0 and asked.is_nothing(max(load.upper), end - start):
+        if asked.is_nothing(max(load.upper), end - start):
             return 0
         if asked.prices is None:
             number = smallest(asked.most, backlog, start, end, load, asked.service, asked.wanted)

@@ -32,6 +32,8 @@ PERIOD_SECONDS = 120.0  # of which replicas and throughput are compared with tho
 PERIODS = 6  # not longer ago, for work changes
 MORE = 1.25  # times the replicas: fewer more would drown in noise
 GROWTH = 0.2  # of what as many more replicas should bring: with less they bring nothing
+CHANCE = 3.0  # standard deviations of a minute's count: what is missing by less may be chance
+LONG_SECONDS = 60.0  # what takes longer is not finished within the period in which a replica came
 FELL = 0.8  # times the throughput of before: with less the work is another, and nothing can be compared
 LIFTED = 1.2  # times the throughput when it was found to be bound
 HOLD_SECONDS, MOST_HOLD_SECONDS = 600.0, 7200.0  # until more replicas are tried again: doubling
@@ -255,7 +257,8 @@ def _bound(known: Learned, now: float) -> Learned:
             return replace(known, bound=again, periods=known.periods[-1:])
         if not bound.tried:
             return known
-    found = bound_of(known.periods[:-1], present) if present else None
+    is_long = known.service_seconds is not None and known.service_seconds > LONG_SECONDS
+    found = bound_of(known.periods[:-1], present) if present and not is_long else None
     if found is None or present is None:
         return known
     return replace(
@@ -284,6 +287,9 @@ def bound_of(before: Sequence[Period], present: Period) -> int | None:
         if one.throughput <= 0 or one.most <= 0 or present.least < MORE * one.most:
             continue
         if present.throughput < FELL * one.throughput:
+            continue
+        hoped = 60.0 * one.throughput * present.least / one.most  # pieces in a minute
+        if hoped - 60.0 * present.throughput < CHANCE * math.sqrt(hoped):
             continue
         if present.throughput / one.throughput - 1 < GROWTH * (present.least / one.most - 1):
             # as many as would have done, had each gone on to bring as much

@@ -163,8 +163,6 @@ class Window:
     def of(cls, load: Load, start: float, end: float) -> "Window":
         if len(load.times) == 1:
             return cls(load, start, end, load.middle[0], load.upper[0], load.upper[0])
-        if len(load.times) == 1:
-            return cls(load, start, end, load.middle[0], load.upper[0], load.upper[0])
         half = (end - start) / GRID_POINTS / 2.0
         begin, last = start + half, end - half  # the middle of the grid's first and last step
         inner = slice(bisect_right(load.times, begin), bisect_left(load.times, last))

@@ -336,6 +336,20 @@ TABLE: list[tuple[str, dict[str, object], dict[str, object], int | None, set[Rea
         {Reason.DEMAND_ZERO},
     ),
     (
+        "… and at zero it stays there",
+        {**IDLE, "forecast": forecast(0.0002), "replicas": Replicas(0, 0)},
+        {"min_replicas": 0},
+        0,
+        {Reason.DEMAND_ZERO},
+    ),
+    (
+        "… also while nothing is known of the present",
+        {"demand": None, "backlog": None, "forecast": forecast(0.0002), "replicas": Replicas(0, 0)},
+        {"min_replicas": 0},
+        0,
+        {Reason.DEMAND_UNKNOWN, Reason.HOLD},
+    ),
+    (
         "work foreseen brings replicas from zero before it comes",
         {**IDLE, "forecast": forecast(2.0), "replicas": Replicas(0, 0)},
         {"min_replicas": 0},
