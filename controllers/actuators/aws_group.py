@@ -137,7 +137,10 @@ class _Scaled:
     ) -> None:
         """First those that nobody misses, each with the number; then the number, from which the busier are safe."""
         count = group.desired - told
+        ours = self._protected_by_us(group, until)
         members = self._with_names(group, until) if victims or in_hand else group.staying
+        # Ending one by name heeds no protection, so it is heeded here; a named victim is meant all the same.
+        members = [i for i in members if i.id not in group.protected - ours or is_named(i, victims)]
         order = victims_of(members, len(members), victims, in_hand)
         missed = [i for i in order if not is_named(i, victims) and i.is_ready and work_in_hand(i, in_hand) != 0]
         missing = max(0, group.desired - len(group.staying))  # told and never started: the number falls by itself
@@ -148,6 +151,7 @@ class _Scaled:
         if rest and in_hand is not None:
             busy = [i for i in members if i not in one_by_one and work_in_hand(i, in_hand)]
             goes = missed[: max(0, rest - missing)]
+            self._release([i.id for i in goes if i.id in ours], until)
             self._protect([i for i in busy if i not in goes and i.id not in group.protected], until)
         for instance in one_by_one:
             self._account.call(
@@ -185,23 +189,20 @@ class _Scaled:
 
     def _unprotect(self, group: Group, in_hand: Mapping[str, float] | None, until: float) -> None:
         """Of those that we protected, the ones that are not busy any more."""
+        ours = self._protected_by_us(group, until)
+        if ours:
+            members = self._with_names(group, until)
+            busy = {i.id for i in members if in_hand and work_in_hand(i, in_hand)}
+            self._release([i.id for i in members if i.id in ours - busy], until)
+
+    def _protected_by_us(self, group: Group, until: float) -> set[str]:
         if not group.protected:
-            return
-        tagged = self._account.pages(
-            until,
-            "ec2",
-            "describe_tags",
-            "Tags",
-            Filters=[
-                {"Name": "key", "Values": [PROTECTED]},
-                {"Name": "resource-id", "Values": sorted(group.protected)},
-            ],
-        )
-        ours = {tag["ResourceId"] for tag in tagged}
-        if not ours:
-            return
-        members = self._with_names(group, until)
-        ids = [i.id for i in members if i.id in ours and not (in_hand and work_in_hand(i, in_hand))]
+            return set()
+        tagged = [{"Name": "key", "Values": [PROTECTED]}, {"Name": "value", "Values": [self._name]}]
+        tags = self._account.pages(until, "ec2", "describe_tags", "Tags", Filters=tagged)
+        return {tag["ResourceId"] for tag in tags} & group.protected
+
+    def _release(self, ids: Sequence[str], until: float) -> None:
         if ids:
             self._set_protection(ids, False, until)
             self._account.call(until, "ec2", "delete_tags", Resources=ids, Tags=[{"Key": PROTECTED}])

@@ -105,6 +105,20 @@ def test_what_its_owner_protected_stays_protected(cloud: Cloud, asg: Callable[..
     )
     actuator.apply(2, SECONDS)
     assert members(cloud) == {ids[0]: True, ids[1]: False}
+    actuator.apply(1, SECONDS, in_hand={ids[0]: 0.0, ids[1]: 2.0})
+    assert members(cloud) == {ids[0]: True}, "also where it is the idle one: ending by name heeds no protection"
+
+
+def test_whom_we_protected_may_go_in_the_next_step_though_it_is_still_busy(
+    cloud: Cloud, asg: Callable[..., Actuator]
+) -> None:
+    """Else a group of workers that are never idle would never get smaller again."""
+    actuator = asg(4)
+    ids = list(members(cloud))
+    in_hand = {one: 1.0 + place for place, one in enumerate(ids)}
+    for number in (3, 2, 1):
+        actuator.apply(number, SECONDS, in_hand=in_hand)
+        assert members(cloud).keys() == set(ids[4 - number :])
 
 
 def test_named_victims_go_first(cloud: Cloud, asg: Callable[..., Actuator]) -> None:
