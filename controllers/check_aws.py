@@ -8,7 +8,7 @@ from controllers.actuators.aws_account import Account, RefusedError, account_of
 from controllers.actuators.aws_group import GroupFacts, group_facts
 from controllers.actuators.aws_instances import options, told_what_to_correct, wish
 from controllers.actuators.interface import ActuatorError
-from controllers.config import Bounds, Config
+from controllers.config import Bounds, Config, Workload
 from controllers.config.aws import AwsInstances, AwsTarget
 from controllers.domain import Mode
 
@@ -40,7 +40,8 @@ def report(config: Config) -> tuple[list[str], bool]:
             at = f"{workload.identity}: {name}aws"
             lines += [f"{at}: {found.said}"] if found.said else []
             lines += [f"{'error' if acts else 'warning'}: {at}: {problem}" for problem in found.problems]
-            lines += [f"warning: {at}: {warning}" for warning in found.warnings]
+            warnings = [*found.warnings, *_cut_off(target.aws, workload)]
+            lines += [f"warning: {at}: {warning}" for warning in warnings]
             missing = missing or (acts and bool(found.problems))
     return lines, missing
 
@@ -60,6 +61,17 @@ def look(target: AwsTarget, bounds: Bounds, account: Account | None = None) -> F
     except ActuatorError as error:
         return Found(problems=(str(error),))
     return Found(said, tuple(facts.obstacles), tuple(_within(facts, bounds)))
+
+
+def _cut_off(target: AwsTarget, workload: Workload) -> list[str]:
+    """The warning that busy workers are ended. A group has lifecycle hooks for that; requests have their balancer."""
+    if target.instances is None or workload.demand.queue is None:
+        return []
+    if target.instances.drain_seconds is None:
+        return ["a worker is ended with the job in its hands; set drain_seconds to the longest that one may take"]
+    if workload.in_hand is None and not target.target_groups:
+        return ["without in_hand nobody knows who is idle, so each is kept and paid for its whole drain_seconds"]
+    return []
 
 
 def _may_start(settings: AwsInstances, account: Account, until: float) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from controllers import check, check_targets
+from controllers import check, check_aws, check_targets
 from controllers.actuators import ACTUATORS, ActuatorError
 from controllers.config import Config, Workload, load
 from controllers.domain import Mode
@@ -29,7 +29,7 @@ DAY = 86_400.0
 TARGET_SECONDS = 10.0
 SHORT_PROOF_SECONDS = DAY
 FEWEST_REPLAY_DAYS = 30.0  # a quarter is played, the rest is history
-LOOKED_AT_BY_CHECK = ("publish", "docker", "haproxy")
+LOOKED_AT_BY_CHECK = ("publish", "docker", "haproxy", "aws")
 POLICIES = {
     "tidewise": "acting",
     "as-it-was": "what ran",
@@ -250,7 +250,8 @@ def _target(config: Config, workload: Workload) -> Iterator[Finding]:
             return
         yield Finding(True, f"the target ({target.kind}) answers: {replicas.ready} ready of {replicas.wanted}")
     lines, _ = check_targets.report(acting, Source(config.prometheus), {})
-    for line in lines:
+    on_aws, _ = check_aws.report(acting)
+    for line in (*lines, *on_aws):
         yield Finding(False if line.startswith("error: ") else None if "warning: " in line else True, _bare(line))
     if target.all_kubernetes:
         from controllers import check_kubernetes

@@ -48,7 +48,11 @@ def test_the_lines_of_a_file_with_several_targets(cloud: Cloud) -> None:
     workload = {"name": "video", "demand": {"queue": "jobs"}, "target": {"several": parts}, "replicas": {"max": 4}}
     lines, missing = report(Config.model_validate({"workloads": [workload | {"mode": "act"}]}))
     assert lines[0] == "default/video: spot, aws: 0 of 0 replicas work"
-    assert lines[1].startswith(
+    assert lines[1] == (
+        "warning: default/video: spot, aws: a worker is ended with the job in its hands; set drain_seconds to the "
+        "longest that one may take"
+    )
+    assert lines[2].startswith(
         "error: default/video: rest, aws: AWS eu-west-1: Auto Scaling group workers is not there"
     )
     assert missing

@@ -20,6 +20,7 @@ from controllers.scale.records import Record, Records
 from controllers.scale.state import Decision, Rules, State
 from testbed.kube.cluster import Cluster as ControlPlane
 from testbed.parts import Prometheus
+from tests.controllers.actuators.lagging_aws import REGION, Cloud
 
 NOW = 1_790_000_000.0
 RULES = Rules(
@@ -173,6 +174,23 @@ def test_a_workload_that_is_not_there(tmp_path: Path, capsys: Any) -> None:
     path = configuration(tmp_path)
     assert run(path, "vidoe") == 2
     assert capsys.readouterr().err == f"{path}: no workload 'vidoe'; did you mean 'video'?\n"
+
+
+def test_on_aws_it_says_who_else_scales(moto_url: str, tmp_path: Path) -> None:
+    cloud = Cloud(moto_url)
+    cloud.real("ec2").create_launch_template(
+        LaunchTemplateName="worker", LaunchTemplateData={"ImageId": "ami-12345678"}
+    )
+    group = {"AutoScalingGroupName": "workers", "MinSize": 0, "MaxSize": 9, "AvailabilityZones": ["eu-west-1a"]}
+    cloud.real("autoscaling").create_auto_scaling_group(LaunchTemplate={"LaunchTemplateName": "worker"}, **group)
+    cloud.real("autoscaling").put_scaling_policy(
+        AutoScalingGroupName="workers", PolicyName="cpu", AdjustmentType="ChangeInCapacity", ScalingAdjustment=1
+    )
+    aws = {"region": REGION, "endpoint_url": moto_url, "auto_scaling_group": "workers"}
+    config = load(configuration(tmp_path, target={"aws": aws}))
+    found = [str(one) for one in preconditions(config, config.workloads[0], NOW, [])]
+    assert "  ok       default/video: aws: 0 of 0 replicas work" in found
+    assert any(one.startswith("  NOT YET  default/video: aws: ") and "policy cpu scales it" in one for one in found)
 
 
 @pytest.mark.real
