@@ -161,9 +161,11 @@ class Teller:
     def _waits(self, workload: str, grows: bool, now: float) -> Outcome | None:
         """That it is not tried now; None: it is."""
         refusal = self.refusals.get(workload)
-        if refusal is None or now >= refusal.until or (refusal.growth and not grows):
+        if refusal is None or (refusal.growth and not grows):
             return None
         left = refusal.until - now
+        if not 0 < left <= MOST_SECONDS:  # or the clock was set back
+            return None
         return Outcome(refusal.reason, None, f"{refusal.said} (refused {refusal.count} times; it is asked again)", left)
 
     def _go_on(self, workload: str, current: int, waits: Outcome, tick: Tick) -> None:
@@ -172,7 +174,8 @@ class Teller:
             seconds = tick.remaining()
             if self._leader is not None:
                 seconds = min(seconds, self._leader.remaining_seconds())
-            self._actuators[workload].apply(current, seconds)
+            if seconds > 0:
+                self._actuators[workload].apply(current, seconds)
         except (ActuatorError, StepError) as error:
             log.warning("not_finished", workload=workload, error=str(error), beside=waits.detail)
 

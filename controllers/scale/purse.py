@@ -33,6 +33,12 @@ class _Slots:
     refused_at: float = -math.inf  # when the ledger last would not pay on for one
     known: bool = False  # what an earlier process had held beyond the running ones was given up
 
+    def follow(self, now: float) -> None:
+        """A clock that was set back: what was renewed is due at once, what was refused counts from now."""
+        self.taken_at = {slot: at if at <= now else -math.inf for slot, at in self.taken_at.items()}
+        self.refused = {slot: min(since, now) for slot, since in self.refused.items()}
+        self.refused_at = min(self.refused_at, now)
+
 
 @dataclass(frozen=True, slots=True)
 class Taken:
@@ -73,7 +79,9 @@ class Purse:
         `running`: by priced workload, its replicas that exist, draining ones included; None: unknown, then its holds
         are left alone. `acting`: False where another process acts; then nothing is written.
         """
-        self._answered_at = tick.now if self._answered_at is None else self._answered_at
+        self._answered_at = tick.now if self._answered_at is None else min(self._answered_at, tick.now)
+        for slots in self._slots.values():
+            slots.follow(tick.now)
         self.refusals.clear()
         try:
             until = _until(tick)

@@ -207,6 +207,27 @@ def test_a_slow_ledger_is_not_a_silent_one_and_what_was_not_renewed_is_in_the_ne
     one.close()
 
 
+def test_a_clock_that_was_set_back_renews_at_once_and_does_not_lengthen_the_silence(
+    serve: Serve, purse: Callable[[str], Purse]
+) -> None:
+    asked = serve()
+    one = purse(asked.url)
+
+    def seen(at: float) -> Money:
+        return one.look({VIDEO: 1}, tick(at), acting=True)[VIDEO]
+
+    start = asked.clock.at
+    seen(start + 86_400)  # the scaler's clock is a day ahead, the ledger's is right
+    for minute in range(0, 60, 5):
+        asked.clock.at = start + 60 * minute
+        seen(asked.clock.at)
+    assert budget(asked)["posted"] == pytest.approx(11, abs=1), "each renewal posts five minutes"
+    seen(start + 86_400)
+    one._client._url = "http://127.0.0.1:1"
+    seen(start)
+    assert seen(start + 1500).silent_seconds == 1500
+
+
 def test_a_step_whose_time_has_passed_is_no_answer_and_no_failure(serve: Serve, purse: Callable[[str], Purse]) -> None:
     asked = serve()
     late = Tick(asked.clock.at, time.monotonic() - 1)

@@ -259,6 +259,14 @@ class TestRefusals:
         assert fleet.told
         assert shown(one, "scale_retry_seconds", workload=NAME) is None
 
+    def test_one_from_a_future_that_a_clock_took_back_is_over(self, made: Callable[..., Made]) -> None:
+        one, source, fleet = made(4)
+        source.values, fleet.error = PRESENT, PermanentError("fleet: forbidden")
+        run(one, source, 1, since=86_400)
+        fleet.error = None
+        run(one, source, 1)
+        assert fleet.told
+
     def test_a_target_without_capacity_keeps_what_it_gave_and_is_asked_again_after_a_while(
         self, made: Callable[..., Made]
     ) -> None:
