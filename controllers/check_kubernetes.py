@@ -12,7 +12,7 @@ from controllers.actuators.kubernetes_objects import object_of, scale_place
 from controllers.actuators.kubernetes_pods import is_leaving
 from controllers.actuators.kubernetes_scalers import HPA, SCALED_OBJECT, Scaler, find_scalers, obstacle, own_minimum
 from controllers.actuators.kubernetes_scalers import place_of as scalers_place
-from controllers.config import Config, KubernetesTarget, Workload
+from controllers.config import Config, KubernetesTarget, Lease, Workload
 from controllers.domain import Mode
 from controllers.kubernetes_api import Api, ApiError, Json, Place
 from controllers.sources.prometheus import Source, SourceError
@@ -88,7 +88,34 @@ def report(config: Config, takes: Mapping[str, Takes]) -> Report:
         lines += [f"{workload.identity}: {line}" for line in said]
         acts = workload.mode is Mode.ACT
         missing = missing or (acts and bool(found.missing or found.problem or _refusal(target, found)))
+    lease = config.scale.lease
+    if lease is not None and (lease.kubeconfig, lease.context) not in silent and (lacks := _lacking(lease)):
+        lines.append(f"scale.lease: warning: {lacks}, and without it nobody acts; grant it, see docs/kubernetes.md")
+        missing = missing or any(one.mode is Mode.ACT for one in config.workloads)
     return Report(tuple(lines), missing)
+
+
+def _lacking(lease: Lease) -> str | None:
+    """What cannot be done with the lease; None where the scaler can lead by it."""
+    api, until = shared_api(lease.kubeconfig, lease.context), time.monotonic() + SECONDS
+    place = Place("coordination.k8s.io/v1", lease.namespace, "leases", lease.name)
+    try:
+        missing = _missing(api, [("get", place), ("update", place)], until)
+        if not missing and not _is_there(api, place, until):
+            missing = _missing(api, [("create", replace(place, name=None))], until)
+    except ApiError as error:
+        return f"it cannot be looked at ({error})"
+    return f"it may not {', '.join(missing)} in namespace {lease.namespace}" if missing else None
+
+
+def _is_there(api: Api, place: Place, until: float) -> bool:
+    try:
+        api.read(place, until)
+    except ApiError as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
 
 
 def _told_as(workload: Workload) -> list[tuple[Workload, KubernetesTarget]]:

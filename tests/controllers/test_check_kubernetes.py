@@ -143,11 +143,14 @@ def checked(
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
-    def check(rules: list[Json], **more: Any) -> tuple[int, list[str]]:
+    def check(rules: list[Json], lease: str | None = None, **more: Any) -> tuple[int, list[str]]:
         name = f"account-{len(list(tmp_path.iterdir()))}"
         kubeconfig = kube_cluster.service_account(kube_namespace, name, rules)
         file = tmp_path / f"{name}.yaml"
-        file.write_text(yaml.safe_dump({"workloads": [workload(kube_namespace, kubeconfig, **more)]}))
+        document: Json = {"workloads": [workload(kube_namespace, kubeconfig, **more)]}
+        if lease is not None:
+            document["scale"] = {"lease": {"name": lease, "namespace": kube_namespace, "kubeconfig": str(kubeconfig)}}
+        file.write_text(yaml.safe_dump(document))
         status = main([str(file), "--prometheus", "http://127.0.0.1:1"])
         lines = capsys.readouterr().out.replace(kube_namespace, "prod").splitlines()
         return status, [line.removeprefix("default/video: ") for line in lines[2:]]
@@ -185,3 +188,24 @@ def test_on_the_real_api_server(
     assert checked(READS, generic=generic, mode="act")[1] == [
         "warning: target.kubernetes.generic: Nothing of apps/v1 is not served by this cluster; correct it"
     ]
+
+
+@pytest.mark.real
+def test_the_rights_on_the_lease_are_asked_for(
+    kube_cluster: ControlPlane, kube_namespace: str, checked: Callable[..., tuple[int, list[str]]]
+) -> None:
+    def said(*verbs: str) -> list[str]:
+        rule = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": list(verbs)}
+        return checked([*READS, *LOOKS, rule], lease="ours")[1][1:]
+
+    def lacking(*verbs: str) -> list[str]:
+        rights = ", ".join(f"{verb} leases in API group coordination.k8s.io" for verb in verbs)
+        words = "and without it nobody acts; grant it, see docs/kubernetes.md"
+        return [f"scale.lease: warning: it may not {rights} in namespace prod, {words}"]
+
+    assert said("list") == lacking("get", "update")
+    assert said("get", "update") == lacking("create")
+    assert said("get", "update", "create") == []
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{kube_namespace}/leases"
+    kube_cluster.request("POST", path, {"metadata": {"name": "ours"}})
+    assert said("get", "update") == []
