@@ -189,6 +189,8 @@ class _Scaled:
 
     def _unprotect(self, group: Group, in_hand: Mapping[str, float] | None, until: float) -> None:
         """Of those that we protected, the ones that are not busy any more."""
+        if in_hand is None and len(group.staying) > group.desired:
+            return  # AWS is about to choose who goes, and who is busy is not known now
         ours = self._protected_by_us(group, until)
         if ours:
             members = self._with_names(group, until)

@@ -250,6 +250,16 @@ def test_the_words_of_growing() -> None:
     script.over()
 
 
+def test_while_aws_chooses_who_goes_nobody_loses_protection_for_want_of_data() -> None:
+    """moto chooses at once; AWS takes its time, and Prometheus may be silent meanwhile."""
+    script, group = Script("autoscaling"), described(2, 3)
+    for one in group["AutoScalingGroups"][0]["Instances"]:
+        one["ProtectedFromScaleIn"] = True
+    script.expects("autoscaling", "describe_auto_scaling_groups", {"AutoScalingGroupNames": [NAME]}, group)
+    aws_actuator(AwsTarget(region=REGION, auto_scaling_group=NAME), script.account).apply(2, SECONDS)
+    script.over()
+
+
 def test_a_group_that_got_no_instances_says_so_and_takes_its_number_back() -> None:
     """moto has no activities. Without this the number would stay, and come about when nobody wants it any more."""
     script, name = Script("autoscaling"), {"AutoScalingGroupName": NAME}
