@@ -316,6 +316,7 @@ def with_past(memory: Memory, rules: Rules, past: Mapping[str, observe.Past], no
 
     own = past.get(rules.workload, observe.Past())
     recommendations, wanted = (*own.recommendations, *memory.recommendations), (*own.wanted, *memory.wanted)
+    lately = any(now - r.at <= max(60.0, rules.stabilization_window_seconds) for r in recommendations)
     return replace(
         memory,
         recommendations=recommendations,
@@ -323,7 +324,7 @@ def with_past(memory: Memory, rules: Rules, past: Mapping[str, observe.Past], no
         answers=(*own.answers, *memory.answers),
         started=started_by(wanted),
         learned=own.lead_time or memory.learned,
-        known_since=min([r.at for r in recommendations], default=memory.known_since),
+        known_since=min(r.at for r in recommendations) if lately else memory.known_since,
         capacity=known(rules.workload, memory.capacity),
         more=tuple(known(signal.name, learned) for signal, learned in zip(rules.more, memory.more, strict=True)),
     )

@@ -64,6 +64,19 @@ class TestDays:
         run(one, source, 4, 1200)
         assert fleet.replicas.wanted < before
 
+    def test_a_history_that_ended_long_ago_is_no_window(self, made: Callable[..., Made]) -> None:
+        one, source, fleet = made(minimum_run_seconds=7200)
+        fleet.replicas = Replicas(11, 11)
+        source.values = self.LESS
+        source.past = {
+            f"workload:replicas:{name}": [(NOW - 7200 + 15 * i, 11) for i in range(240)]
+            for name in ("recommended", "wanted")
+        }
+        run(one, source, 19)
+        assert fleet.replicas.wanted == 11
+        run(one, source, 4, 300)
+        assert fleet.replicas.wanted < 11
+
     def test_a_clock_that_was_a_year_ahead_holds_scale_in_for_one_window(self, made: Callable[..., Made]) -> None:
         one, source, fleet = made(limits={"down_per_minute": 20})
         source.values = PRESENT
