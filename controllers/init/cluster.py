@@ -129,7 +129,7 @@ def _hpa_metric(metric: Json, namespace: str, name: str, cores: Cores) -> tuple[
     matchers = {**({} if kind == "External" else {"namespace": namespace}), **selected}
     if kind == "Pods":
         matchers = {**matchers, "pod": f"~{name}-.+"}
-    each = quantity(target.get("averageValue") or target.get("value"))
+    each = quantity(target.get("averageValue"))  # `value` is a level for all together, which no replica has a part of
     metric_name = str((inner.get("metric") or {}).get("name"))
     return (
         (

@@ -103,7 +103,6 @@ def routes(
     return {
         ("POST", "/override"): begin,
         ("POST", "/override/end"): end,
-        ("DELETE", "/override"): end,
         ("GET", "/overrides"): look,
     }
 

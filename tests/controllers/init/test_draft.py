@@ -131,6 +131,13 @@ def test_what_is_left_out_is_said(trigger: dict[str, Any], note: str) -> None:
     assert draft.notes == (note,)
 
 
+def test_a_value_for_all_replicas_together_is_no_capacity_of_one() -> None:
+    """An HPA holds a latency, say, at it; that says neither what arrives nor what one replica does."""
+    external = {"metric": {"name": "p95_seconds"}, "target": {"type": "Value", "value": "250m"}}
+    draft = hpa({"type": "External", "external": external})
+    assert (draft.demand, draft.capacity, draft.notes) == (None, None, ("left out: its metric p95_seconds",))
+
+
 def test_bounds_and_targets() -> None:
     assert hpa(CPU).replicas == Value({"min": 1, "max": 8})
     assert hpa(CPU, minReplicas=3).replicas.value == {"min": 3, "max": 8}

@@ -255,7 +255,7 @@ def test_looking_and_ending(path: Path) -> None:
     ask = Asked(path)
     ask("POST", "/override", ASKED)
     assert [one["in_force"] for one in ask("GET", "/overrides")[1]["overrides"]] == [True]
-    _, answer = ask("DELETE", "/override", {"workload": NAME, "by": "eve@desk"})
+    _, answer = ask("POST", "/override/end", {"workload": NAME, "by": "eve@desk"})
     assert [one["id"] for one in answer["ended"]] == ["33333333"]
     (one,) = ask("GET", "/overrides")[1]["overrides"]
     assert (one["in_force"], one["ended_at"], one["ended_by"]) == (False, NOW, "eve@desk")
