@@ -139,6 +139,11 @@ def middle_ahead(forecast: Forecast, now: float, seconds: float) -> float:
     return interpolate(seconds, [due for due, _ in ahead], [h.value for _, h in ahead])
 
 
+def highest_middle(forecast: Forecast, now: float, until: float) -> float:
+    """The most demand per second that is expected at a horizon before so many seconds from now."""
+    return max(h.value for _, h in _until(forecast, now, until))
+
+
 def steady_peak(forecast: Forecast | None, now: float, start: float, end: float) -> dict[float, float] | None:
     """While the gate is closed: quantiles of the largest one-minute demand within [start, end) seconds from now, from
     how far demand strays from what it is; None where nobody tells.

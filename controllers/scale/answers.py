@@ -7,7 +7,15 @@ capacity is kept, and what demand is expected at the window's end.
 import math
 
 from controllers.domain import Forecast, Sample
-from controllers.scale.ahead import load_ahead, middle_ahead, peak_until, peak_within, rate_ahead, steady_peak
+from controllers.scale.ahead import (
+    highest_middle,
+    load_ahead,
+    middle_ahead,
+    peak_until,
+    peak_within,
+    rate_ahead,
+    steady_peak,
+)
 from controllers.scale.distribution import Distribution, at_quantile
 from controllers.scale.economics import least_cost, least_cost_of_queue, least_risk
 from controllers.scale.frame import Frame
@@ -120,7 +128,8 @@ class ServiceAnswer:
     def stay(self) -> int:
         """Of two answers that each cover the time for which capacity is kept, the smaller one.
 
-        What the forecast says of all of it at once; and what earlier decisions said of their windows until this one's.
+        What the forecast says of all of it at once; and what earlier decisions said of their windows until this one's,
+        but no less than is expected there by now: they may have known nothing of it.
         """
         frame = self._asked.frame
         if self._forecast is None:
@@ -129,11 +138,15 @@ class ServiceAnswer:
         if frame.kept is None:
             return number
         beyond = peak_within(self._forecast, frame.now, frame.lead, max(frame.keep, frame.end), self._factor)
-        return min(number, max(frame.kept, self._now(), self._fewest(beyond, frame.keep)))
+        until = self._serve(highest_middle(self._forecast, frame.now, frame.lead))
+        return min(number, max(frame.kept, until, self._now(), self._fewest(beyond, frame.keep)))
 
     def _now(self) -> int:
         """For present demand."""
-        return math.ceil((self._asked.present or 0.0) / self._asked.service.rate - 1e-9)
+        return self._serve(self._asked.present or 0.0)
+
+    def _serve(self, rate: float) -> int:
+        return math.ceil(rate / self._asked.service.rate - 1e-9)
 
     def at_end(self) -> tuple[float, float]:
         return self._rate, self._upper(self._within())

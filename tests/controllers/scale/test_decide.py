@@ -596,3 +596,32 @@ def test_the_demand_that_decided_is_named() -> None:
     state = replace(STEADY, more=(Signal(Sample(36.0, NOW), Sample(0.0, NOW)),))
     assert decide(state, replace(RULES, more=(THUMBS,))).signal == "thumbs"
     assert decide(replace(state, more=(Signal(Sample(1.0, NOW), Sample(0.0, NOW)),)), RULES).signal is None
+
+
+@pytest.mark.parametrize(
+    ("sentence", "answers", "coming", "desired"),
+    [
+        ("nothing was answered: the peak of all that the forecast covers", [], 8.0, 10),
+        ("earlier windows needed six: no more is kept", [6] * 40, 8.0, 6),
+        ("… unless more is expected by now", [6] * 40, 18.0, 9),
+        ("not every window was looked at", [6] * 20 + [0] * 10 + [6] * 10, 8.0, 10),
+        ("the last window was not looked at", [6] * 30 + [0] * 10, 8.0, 10),
+    ],
+)
+def test_a_service_keeps_what_the_windows_until_this_one_need(
+    sentence: str, answers: list[int], coming: float, desired: int
+) -> None:
+    """An answer each 15 s of the last ten minutes, the lead time; 0: none. `coming`: expected in two to five minutes."""
+    near = [Horizon(s, coming, {}, {0.5: 20.0, 0.98: 20.0}) for s in (120, 300)]
+    far = Horizon(900, 8.0, {}, {0.5: 20.0, 0.98: 20.0})
+    window = DecisionWindow(630.0, 690.0, {0.5: 8.0, 0.98: 8.0})
+    state = replace(
+        STEADY,
+        demand=Sample(8.0, NOW),
+        backlog=None,
+        lead_time=None,
+        forecast=Forecast(NOW - 10, NOW + 900, "ridge", True, (*near, far), window),
+        answers=tuple(Recommendation(NOW - 600 + 15 * i, n) for i, n in enumerate(answers) if n),
+    )
+    rules = replace(RULES, is_queue=False, lead_time_seconds=600.0, stabilization_window_seconds=0.0)
+    assert decide(state, rules).desired == desired, sentence
