@@ -2,7 +2,8 @@
 
 All policies on the same traces and start-ups, each with every knob that is swept: cost relative to an oracle at 1, 2
 and 5 % of under-provisioned time (controllers/replay/protocol.py says how that is played). `tidewise` is the live
-decide() with forecasts as `tidewise forecast` makes them, fitted anew every hour; its knob is the objective. Between
+decide() with forecasts as `tidewise forecast` makes them, fitted anew every hour; its knobs are the objective and the
+price of being short. Between
 two knobs of a policy costs are interpolated on its front. Forecasts take most of the time: --keep keeps them for the
 next run with the same code.
 """
@@ -35,7 +36,6 @@ FIGURES = (("nasa_http", 900.0, 1.15), ("genai_gpu_seconds", 300.0, 1.45), ("twe
 SMOOTH = 0.85  # autocorrelation at an hour
 DEARER = 1.02  # than a tuned HPA, at most, on smooth loads
 BETTER_SHARE = 0.8
-QUEUE_OBJECTIVES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 SPEED_DAYS, SPEED_SECONDS = 30.0, 60.0
 SPEED_POLICIES = ("hpa", "keda", "crane", "seasonal-max", "schedule")
 
@@ -136,14 +136,14 @@ def played_pair(
     found = foreseen(trace, setting, keep, refit, heavy)
     walked = time.perf_counter()
     others = [*rivals(policies, swept=True), *rivals([ORACLE], swept=False)]
-    runs = list(played([tidewise(found, partial(ours.rules, setting), 0.99, ours.OBJECTIVES), *others], setting))
+    runs = list(played([tidewise(found, partial(ours.rules, setting), 0.99, swept=True), *others], setting))
     of_queue: list[Run] = []
     if queue:
 
         def of(objective: float) -> Rules:
             return ours.rules(setting, objective, is_queue=True)
 
-        mine = tidewise(found, of, QUEUE_OBJECTIVES[0], QUEUE_OBJECTIVES)
+        mine = tidewise(found, of, ours.QUEUE_OBJECTIVES[0], swept=True)
         of_queue = [*played([mine], setting), *(run for run in runs if run.policy != OURS)]
     return Pair(
         trace.name,
@@ -302,7 +302,9 @@ def speed(traces: Sequence[Trace]) -> str:
     found = foresee(setting, every_seconds=60.0, refit_seconds=6 * 3600.0)
     walked = time.perf_counter()
     wanted = ours.rules(setting, 0.99)
-    runs = list(played([tidewise(found, lambda _: wanted, 0.99, ()), *rivals(SPEED_POLICIES, swept=False)], setting))
+    runs = list(
+        played([tidewise(found, lambda _: wanted, 0.99, swept=False), *rivals(SPEED_POLICIES, swept=False)], setting)
+    )
     ended = time.perf_counter()
     return (
         f"replay of {SPEED_DAYS:g} d at one-minute ticks x {len(runs)} policies ({trace.name}, fitted every 6 h): "

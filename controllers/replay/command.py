@@ -114,8 +114,7 @@ def replayed(
             heavy=heavy,
             progress=lambda done, whole: progress(done, whole, "forecasts"),
         )
-        objectives = ours.OBJECTIVES if swept else ()
-        contenders.append(tidewise(foreseen, given.rules, given.promise.objective, objectives))
+        contenders.append(tidewise(foreseen, given.rules, given.promise.objective, swept=swept))
     contenders += rivals([name for name in policies if name != OURS], swept=swept)
     if ORACLE not in policies:
         contenders += rivals([ORACLE], swept=False)

@@ -4,7 +4,7 @@ A contender is a name and what it may be set to. Compared are shares of time tha
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from controllers.replay import ours
@@ -67,16 +67,21 @@ def rivals(names: Iterable[str], *, swept: bool) -> list[Contender]:
     return found
 
 
-def tidewise(
-    found: Foreseen | None, of: Callable[[float], Rules], promised: float, objectives: Sequence[float]
-) -> Contender:
-    """Ours: as promised first, then at the other objectives. `of`: the rules at an objective."""
+def tidewise(found: Foreseen | None, of: Callable[[float], Rules], promised: float, *, swept: bool) -> Contender:
+    """Ours: as promised first, then at other objectives and, of a service, at prices of being short. `of`: the rules at
+    an objective.
+    """
 
-    def want(objective: float, setting: Setting) -> Ints:
-        return ours.tidewise(setting, found, of(objective)).desired
+    def want(rules: Rules, setting: Setting) -> Ints:
+        return ours.tidewise(setting, found, rules).desired
 
-    every = [promised, *(each for each in objectives if each != promised)]
-    return Contender(OURS, [Knob(f"objective={each:g}", partial(want, each)) for each in every])
+    every = {f"objective={promised:g}": of(promised)}
+    if swept:
+        is_queue = of(promised).is_queue
+        every |= {f"objective={each:g}": of(each) for each in (ours.QUEUE_OBJECTIVES if is_queue else ours.OBJECTIVES)}
+        if not is_queue:
+            every |= {f"shortage={each:g}": replace(of(promised), shortage=each) for each in ours.SHORTAGES}
+    return Contender(OURS, [Knob(label, partial(want, rules)) for label, rules in every.items()])
 
 
 def played(contenders: Sequence[Contender], setting: Setting, progress: Progress = lambda *_: None) -> Iterator[Run]:

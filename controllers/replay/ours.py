@@ -16,7 +16,28 @@ from controllers.scale.memory import Memory, decided
 from controllers.scale.state import Decision, LeadTime, Rules, State
 
 EVERY_SECONDS = 60.0
-OBJECTIVES = (0.5, 0.7, 0.8, 0.85, 0.9, 0.925, 0.95, 0.965, 0.975, 0.985, 0.99, 0.995, 0.998, 0.999)
+OBJECTIVES = (0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999)
+QUEUE_OBJECTIVES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+# What it costs to be short, in idle replicas for the same time: price.per_short_hour over price.per_replica_hour.
+SHORTAGES = (
+    5.0,
+    10.0,
+    15.0,
+    22.0,
+    30.0,
+    40.0,
+    52.0,
+    67.0,
+    85.0,
+    110.0,
+    140.0,
+    180.0,
+    240.0,
+    320.0,
+    450.0,
+    700.0,
+    1500.0,
+)
 MOST = 100_000
 
 
