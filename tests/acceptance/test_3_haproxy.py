@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ import yaml
 
 from controllers.scale.records import Record, read
 from testbed.parts import HOST, Prometheus, free_port
+from tests.acceptance.tide import Tide, served
 from tests.controllers.actuators.haproxy_ground import Ground, until
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(150)]
@@ -43,30 +43,22 @@ SLOTS = 7
 
 
 @dataclass
-class Tide:
-    """The load as it comes, open to the clock alone; what became of each request; and what the forecast tells of it."""
+class Clients:
+    """Who sends the load, open to the clock alone; and what became of each request."""
 
     port: int
-    began: float = 0.0
+    tide: Tide
     answers: Counter[str] = field(default_factory=Counter)
     longest_seconds: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def rate(self, at: float) -> float:
-        return HIGH if RISES_SECONDS <= at - self.began < FALLS_SECONDS else LOW
-
-    def peak(self, begin: float, end: float) -> float:
-        return max(self.rate(begin + step * 0.25) for step in range(int((end - begin) * 4) + 1))
-
     def run(self) -> None:
         """Sends every request in its moment, however many are still under way."""
-        self.began = time.time()
-        at = self.began
+        self.tide.began = time.time()
         with ThreadPoolExecutor(max_workers=200) as pool:
-            while at < self.began + ENDS_SECONDS:
+            for at in self.tide.arrivals():
                 time.sleep(max(0.0, at - time.time()))
                 pool.submit(self._ask)
-                at += 1 / self.rate(at)
 
     def _ask(self) -> None:
         began = time.monotonic()
@@ -81,58 +73,6 @@ class Tide:
         with self.lock:
             self.answers[answer] += 1
             self.longest_seconds = max(self.longest_seconds, time.monotonic() - began)
-
-    def page(self) -> str:
-        """What `tidewise forecast` publishes of one workload."""
-        now = time.time()
-        lines = [
-            f'tidewise_forecast_made_timestamp_seconds{{workload="{WORKLOAD}"}} {now}',
-            f'tidewise_forecast_valid_until_timestamp_seconds{{workload="{WORKLOAD}"}} {now + 60}',
-            f'tidewise_forecast_gate_open{{workload="{WORKLOAD}"}} 1',
-            f'tidewise_forecast_window_begin_seconds{{workload="{WORKLOAD}"}} {LEAD_SECONDS}',
-            f'tidewise_forecast_window_end_seconds{{workload="{WORKLOAD}"}} {LEAD_SECONDS + 3}',
-        ]
-        window = self.peak(now + LEAD_SECONDS, now + LEAD_SECONDS + 3)
-        lines += [
-            f'tidewise_forecast_window_peak_quantile{{workload="{WORKLOAD}",quantile="{q}"}} {window}'
-            for q in (0.5, 0.9, 0.98)
-        ]
-        for seconds in (5, 10):
-            labels = f'workload="{WORKLOAD}",horizon_seconds="{seconds}"'
-            lines.append(f"tidewise_forecast_demand{{{labels}}} {self.rate(now + seconds)}")
-            for q in (0.5, 0.9, 0.98):
-                of = f'{{{labels},quantile="{q}"}}'
-                peak, arrivals = self.peak(now, now + seconds), sum(self.rate(now + s) for s in range(seconds))
-                lines += [
-                    f"tidewise_forecast_demand_quantile{of} {self.rate(now + seconds)}",
-                    f"tidewise_forecast_peak_quantile{of} {peak}",
-                    f"tidewise_forecast_arrivals_quantile{of} {arrivals}",
-                ]
-        return "\n".join(lines) + "\n"
-
-
-@contextmanager
-def served(page: Callable[[], str]) -> Iterator[int]:
-    """A page under any path; its port."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = page().encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer((HOST, free_port()), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
 
 
 def configuration(ground: Ground, prometheus: int, scale: int) -> dict[str, Any]:
@@ -199,7 +139,17 @@ def test_servers_of_haproxy_are_ready_before_the_load_needs_them_and_no_request_
     (tmp_path / "loads").write_text(str(LOADS_SECONDS))
     prometheus_port, scale_port = free_port(), free_port()
     with Ground(tmp_path, services_root, slots=SLOTS, drain=3.0) as ground:
-        tide = Tide(ground.haproxy.port, began=time.time() + 1e6)
+        tide = Tide(
+            WORKLOAD,
+            low=LOW,
+            high=HIGH,
+            rises_seconds=RISES_SECONDS,
+            falls_seconds=FALLS_SECONDS,
+            ends_seconds=ENDS_SECONDS,
+            lead_seconds=LEAD_SECONDS,
+            horizons=(5, 10),
+        )
+        clients = Clients(ground.haproxy.port, tide)
         config = tmp_path / "tidewise.yaml"
         config.write_text(json.dumps(configuration(ground, prometheus_port, scale_port)))
         made = [sys.executable, "-m", "controllers", "rules", "--config", str(config)]
@@ -214,7 +164,7 @@ def test_servers_of_haproxy_are_ready_before_the_load_needs_them_and_no_request_
             ):
                 actuator = ground.actuator()
                 until(lambda: actuator.read_replicas(5).ready >= 1, 20)
-                ready = watched(tide, actuator.read_replicas)
+                ready = watched(clients, actuator.read_replicas)
                 until(lambda: actuator.read_replicas(5).wanted <= 2 and actuator.read_replicas(5).draining == 0, 20)
         records = [record for record in read(tmp_path / "decisions") if record.decision.workload == WORKLOAD]
 
@@ -222,7 +172,7 @@ def test_servers_of_haproxy_are_ready_before_the_load_needs_them_and_no_request_
     early = rises - first(ready, lambda count: count >= NEEDED)
     before_reactive = reactive_at(records, NEEDED) - first(ready, lambda count: count >= NEEDED)
     most = max(count for _, count in ready)
-    assert tide.answers == Counter({"200": sum(tide.answers.values())})
+    assert clients.answers == Counter({"200": sum(clients.answers.values())})
     assert early > 0  # ready before the load came
     assert before_reactive > 0  # and before present demand alone would even have asked for so many
     assert most > NEEDED - 1
@@ -231,12 +181,12 @@ def test_servers_of_haproxy_are_ready_before_the_load_needs_them_and_no_request_
         3,
         f"HAProxy: {NEEDED} servers ready {early:.0f} s before the load needed them, {most} at most, 2 or fewer again",
     )
-    seen(3, f"{sum(tide.answers.values())} requests, none lost, none longer than {tide.longest_seconds:.1f} s")
+    seen(3, f"{sum(clients.answers.values())} requests, none lost, none longer than {clients.longest_seconds:.1f} s")
 
 
-def watched(tide: Tide, look: Callable[[float], Any]) -> list[tuple[float, int]]:
+def watched(clients: Clients, look: Callable[[float], Any]) -> list[tuple[float, int]]:
     """Runs the load; (time, ready servers) meanwhile."""
-    thread = threading.Thread(target=tide.run)
+    thread = threading.Thread(target=clients.run)
     thread.start()
     found = []
     while thread.is_alive():
