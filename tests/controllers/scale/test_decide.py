@@ -611,7 +611,7 @@ def test_the_demand_that_decided_is_named() -> None:
 def test_a_service_keeps_what_the_windows_until_this_one_need(
     sentence: str, answers: list[int], coming: float, desired: int
 ) -> None:
-    """An answer each 15 s of the last ten minutes, the lead time; 0: none. `coming`: expected in two to five minutes."""
+    """An answer each 15 s of the last ten minutes, the lead time; 0: none. `coming`: expected within five minutes."""
     near = [Horizon(s, coming, {}, {0.5: 20.0, 0.98: 20.0}) for s in (120, 300)]
     far = Horizon(900, 8.0, {}, {0.5: 20.0, 0.98: 20.0})
     window = DecisionWindow(630.0, 690.0, {0.5: 8.0, 0.98: 8.0})
