@@ -4,6 +4,7 @@ It ends at once when it is told to: whoever stops it with a request in hand lose
 """
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -47,6 +49,14 @@ def serve(port: int, folder: Path) -> None:
     end.daemon = True
     end.start()
     Server((HOST, port), Handler).serve_forever()
+
+
+@contextlib.contextmanager
+def alone(port: int, folder: Path) -> Iterator[None]:
+    """One after the other: whoever asked may be killed, and its successor asks while the program still runs."""
+    with (folder / f"{port}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def start(port: int, folder: Path) -> None:
@@ -93,4 +103,5 @@ if __name__ == "__main__":
         with contextlib.suppress(KeyboardInterrupt, socket.error):
             serve(number, where)
     else:
-        {"start": start, "stop": stop}[verb](number, where)
+        with alone(number, where):
+            {"start": start, "stop": stop}[verb](number, where)

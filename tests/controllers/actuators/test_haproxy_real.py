@@ -188,7 +188,8 @@ def test_a_process_that_is_killed_at_any_moment_leaves_what_the_next_goes_on_wit
                     process.kill()
                 assert ground.lines(), "the file is whole"
             settle(ground.actuator(), 2, 20.0)
-        assert len(ground.lines()) == len(states(ground)) == len(ground.running()) == 2
+        servers = [line for line in ground.lines() if line.startswith("server ")]  # a killed start may count as failed
+        assert len(servers) == len(states(ground)) == len(ground.running()) == 2
         assert load.lost == {}
 
 
