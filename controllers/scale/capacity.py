@@ -243,7 +243,7 @@ def _bound(known: Learned, now: float) -> Learned:
     if bound is not None:
         if present and bound.throughput is not None and present.throughput > LIFTED * bound.throughput:
             return replace(known, bound=None, hold_seconds=HOLD_SECONDS)
-        if now >= bound.until:
+        if not 0 < bound.until - now <= MOST_HOLD_SECONDS:  # it is over, or the clock was set back
             extra = present is not None and present.waits and present.least >= MORE * bound.replicas
             if extra and not bound.tried and bound.renewed < RENEWALS:
                 # more than it are there all the time and bring nothing: they are the try

@@ -175,6 +175,11 @@ class TestBound:
         assert known.bound is not None
         assert (known.bound.replicas, known.bound.tried) == (30, True)
 
+    def test_a_clock_that_was_set_back_does_not_lengthen_it(self) -> None:
+        known = looked(every(2, lambda at: Seen(at, 10, 10.0, 1.0, 500.0), -86_400), known=self.bound())
+        assert known.bound is not None
+        assert known.bound.tried
+
     def test_more_that_bring_more_lift_it(self) -> None:
         known = looked(every(50, lambda at: Seen(at, 10, 10.0, 1.0, 500.0), 600), known=self.bound())
         assert looked(every(20, lambda at: Seen(at, 15, 15.0, 1.0, 500.0), 1350), known=known).bound is None
