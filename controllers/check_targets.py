@@ -8,7 +8,7 @@ from controllers.actuators.docker import docker_actuator, grace_seconds
 from controllers.actuators.haproxy import haproxy_actuator, try_rights
 from controllers.actuators.interface import Actuator, ActuatorError
 from controllers.actuators.publish import Board, publish_actuator
-from controllers.config import Config, DockerTarget, Workload
+from controllers.config import Config, DockerTarget, Target, Workload
 from controllers.config.haproxy import HaproxyTarget
 from controllers.domain import Mode
 from controllers.sources.prometheus import Source
@@ -24,37 +24,41 @@ def report(config: Config, source: Source, learned: Mapping[str, float]) -> tupl
     """
     lines: list[str] = []
     missing = False
-    for workload, kind, actuator in _looked_at(config, source):
+    for workload, of, target, actuator in _looked_at(config, source):
         try:
             found = actuator.read_replicas(SECONDS)
-            if workload.target.haproxy is not None:
-                try_rights(workload.target.haproxy, SECONDS)
+            if target.haproxy is not None:
+                try_rights(target.haproxy, SECONDS)
         except ActuatorError as error:
             acts = workload.mode is Mode.ACT
             missing = missing or acts
-            lines.append(f"{'error' if acts else 'warning'}: {workload.identity}: {error}")
+            lines.append(f"{'error' if acts else 'warning'}: {workload.identity}: {of}{error}")
             continue
-        lines.append(f"{workload.identity}: {kind}: {found.ready} of {found.wanted} replicas work")
+        kind = "published" if target.publish is not None else target.kind
+        lines.append(f"{workload.identity}: {of}{kind}: {found.ready} of {found.wanted} replicas work")
         seconds = learned.get(workload.identity, workload.capacity.service_seconds)
-        if workload.target.docker is not None and seconds is not None:
-            lines += _too_short(workload, workload.target.docker, seconds, grace_seconds)
-        if workload.target.haproxy is not None and seconds is not None:
-            lines += _cut_off(workload, workload.target.haproxy, seconds)
-        if workload.target.haproxy is not None:
-            lines += _changed_by_a_reload(workload, workload.target.haproxy)
+        if target.docker is not None and seconds is not None:
+            lines += _too_short(workload, target.docker, seconds, grace_seconds)
+        if target.haproxy is not None and seconds is not None:
+            lines += _cut_off(workload, target.haproxy, seconds)
+        if target.haproxy is not None:
+            lines += _changed_by_a_reload(workload, target.haproxy)
     return lines, missing
 
 
-def _looked_at(config: Config, source: Source) -> list[tuple[Workload, str, Actuator]]:
-    looked: list[tuple[Workload, str, Actuator]] = []
+def _looked_at(config: Config, source: Source) -> list[tuple[Workload, str, Target, Actuator]]:
+    """Each target; of several each one, with its name."""
+    looked: list[tuple[Workload, str, Target, Actuator]] = []
     for workload in config.workloads:
-        if workload.target.publish is not None:
-            actuator = publish_actuator(workload.target.publish, workload.identity, source, Board())
-            looked.append((workload, "published", actuator))
-        elif workload.target.docker is not None:
-            looked.append((workload, "docker", docker_actuator(workload.target.docker)))
-        elif workload.target.haproxy is not None:
-            looked.append((workload, "haproxy", haproxy_actuator(workload.target.haproxy)))
+        parts = [(f"{part.name}, ", part.target) for part in workload.target.several or []]
+        for of, target in [("", workload.target), *parts]:
+            if target.publish is not None:
+                actuator = publish_actuator(target.publish, workload.identity, source, Board())
+                looked.append((workload, of, target, actuator))
+            elif target.docker is not None:
+                looked.append((workload, of, target, docker_actuator(target.docker)))
+            elif target.haproxy is not None:
+                looked.append((workload, of, target, haproxy_actuator(target.haproxy)))
     return looked
 
 

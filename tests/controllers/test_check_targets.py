@@ -72,3 +72,14 @@ def test_a_grace_period_shorter_than_the_work_is_said(
     assert len(lines[1:]) == len(warned)
     for line, words in zip(lines[1:], warned, strict=True):
         assert words in line
+
+
+def test_each_of_several_is_looked_at(docker: FakeDocker, tmp_path: Path) -> None:
+    here = {"docker": {"project": "shop", "service": "worker", "host": f"unix://{tmp_path}/d.sock"}}
+    gone = {"docker": {"project": "shop", "service": "worker", "host": f"unix://{tmp_path}/gone.sock"}}
+    parts = [{"name": "own", "max": 2, "target": here}, {"name": "other", "max": 2, "target": gone}]
+    (first, warning, error), missing = said({"several": parts}, learned=60.0)
+    assert first == "default/video: own, docker: 1 of 1 replicas work"
+    assert warning.startswith("warning: default/video: a container that is told to end is killed after 30 s")
+    assert error.startswith("error: default/video: other, ")
+    assert missing
