@@ -11,8 +11,9 @@ from controllers.kubernetes_api import Api, ApiError, Json, Place
 COST = "controller.kubernetes.io/pod-deletion-cost"
 OURS = "tidewise.io/pod-deletion-cost"  # beside it: that we set it, and to what
 VICTIM = -2_000_000_000
-IDLEST = -1_000_000_000  # and upwards; below any cost that somebody else would write
-MAX_PATCHES = 100  # in one call
+IDLEST = -1_000_000_000  # and upwards, by thousandths of work in hand; below any cost that somebody else would write
+BUSIEST = IDLEST + 900_000_000
+MAX_TAKEN_AWAY = 100  # costs that no longer hold, in one call; the rest with the next
 
 
 def is_ready(pod: Json) -> bool:
@@ -48,7 +49,7 @@ def cost_changes(
     going = order[: max(0, leaving)]
     wanted: dict[str, int | None] = dict.fromkeys(name_of(pod) for pod in order[len(going) :])
     ranked: dict[str, int | None] = {
-        name_of(pod): VICTIM if name_of(pod) in victims else IDLEST + place for place, pod in enumerate(going)
+        name_of(pod): VICTIM if name_of(pod) in victims else _cost(in_hand.get(name_of(pod))) for pod in going
     }
     told = {name_of(pod): (pod.get("metadata") or {}).get("annotations") or {} for pod in ready}
     changes = {}
@@ -61,9 +62,19 @@ def cost_changes(
     return changes
 
 
+def _cost(work: float | None) -> int:
+    """Of the work itself and not of its rank, so that it stays as it is while others' work changes."""
+    return BUSIEST if work is None else min(IDLEST + round(max(0.0, work) * 1000), BUSIEST)
+
+
 def write_costs(api: Api, namespace: str, changes: Mapping[str, int | None], until: float) -> None:
-    """At most MAX_PATCHES of them, in order. A pod that is gone by then needs none. Raises ApiError."""
-    for name, cost in list(changes.items())[:MAX_PATCHES]:
+    """Of all that go, for of those left out the ReplicaSet would choose busy ones, too. A pod that has gone needs none.
+
+    Raises ApiError, also where the time is not enough; what was written by then need not be written again.
+    """
+    going = [(name, cost) for name, cost in changes.items() if cost is not None]
+    staying = [(name, cost) for name, cost in changes.items() if cost is None]
+    for name, cost in [*going, *staying[:MAX_TAKEN_AWAY]]:
         value = None if cost is None else str(cost)
         body = {"metadata": {"annotations": {COST: value, OURS: value}}}
         try:

@@ -8,7 +8,7 @@ import pytest
 
 from controllers.actuators.interface import Actuator, ActuatorError, PermanentError
 from controllers.actuators.kubernetes import kubernetes_actuator
-from controllers.actuators.kubernetes_pods import COST, IDLEST, OURS, VICTIM, cost_changes, write_costs
+from controllers.actuators.kubernetes_pods import BUSIEST, COST, IDLEST, OURS, VICTIM, cost_changes, write_costs
 from controllers.config import Cluster, KubernetesTarget
 from controllers.domain import Replicas
 from controllers.kubernetes_api import Api
@@ -32,15 +32,23 @@ def pod(name: str, cost: int | None = None, *, ours: bool = True, ready: bool = 
             [pod("a"), pod("b"), pod("c")], {"a": 3, "b": 0, "c": 1}, 1, (), {"b": IDLEST}, id="the idlest goes"
         ),
         pytest.param(
-            [pod("a"), pod("b"), pod("c")], {"a": 3, "b": 0, "c": 1}, 2, (), {"b": IDLEST, "c": IDLEST + 1},
+            [pod("a"), pod("b"), pod("c")], {"a": 3, "b": 0, "c": 1}, 2, (), {"b": IDLEST, "c": IDLEST + 1000},
             id="then the least busy",
         ),
-        pytest.param([pod("a"), pod("b")], {"b": 7}, 1, (), {"b": IDLEST}, id="one that says nothing may be busier"),
+        pytest.param(
+            [pod("a"), pod("b")], {"b": 7}, 1, (), {"b": IDLEST + 7000}, id="one that says nothing may be busier"
+        ),
+        pytest.param([pod("a"), pod("b")], {"b": 1e9}, 2, (), {"b": BUSIEST, "a": BUSIEST}, id="however busy it is"),
+        pytest.param(
+            [pod("a", IDLEST + 1000), pod("b", IDLEST), pod("c")], {"a": 1, "b": 2, "c": 0}, 3, (),
+            {"c": IDLEST, "b": IDLEST + 2000}, id="a rank that changes alone changes no cost",
+        ),
         pytest.param(
             [pod("a"), pod("b")], {"a": 0, "b": 5}, 1, ("b",), {"b": VICTIM}, id="a victim goes before an idle one"
         ),
         pytest.param(
-            [pod("a"), pod("b", ready=False), pod("c", leaving=True)], {"a": 1, "b": 0, "c": 0}, 1, (), {"a": IDLEST},
+            [pod("a"), pod("b", ready=False), pod("c", leaving=True)], {"a": 1, "b": 0, "c": 0}, 1, (),
+            {"a": IDLEST + 1000},
             id="what does not work goes first by itself",
         ),
         pytest.param([pod("a", IDLEST), pod("b")], {"a": 0, "b": 5}, 1, (), {}, id="what is right already is left"),
@@ -49,7 +57,7 @@ def pod(name: str, cost: int | None = None, *, ours: bool = True, ready: bool = 
             id="an old cost is taken away, those that go first",
         ),
         pytest.param([pod("a", IDLEST)], {"a": 0}, 0, (), {"a": None}, id="and so it is when nobody goes"),
-        pytest.param([pod("a", 5, ours=False), pod("b")], {"a": 0, "b": 0}, 2, (), {"b": IDLEST + 1},
+        pytest.param([pod("a", 5, ours=False), pod("b")], {"a": 0, "b": 0}, 2, (), {"b": IDLEST},
                      id="a cost that somebody else wrote stays"),
         pytest.param([pod("a")], {"a": 0}, 9, (), {"a": IDLEST}, id="all of them go"),
         pytest.param([pod("a")], {"a": 0}, -3, (), {}, id="more are wanted"),
@@ -114,15 +122,34 @@ def test_who_cannot_choose_ends_nobody(api: Any, kubeconfig: Path, fault: Any) -
     assert api.objects[SCALE]["spec"]["replicas"] == 3
 
 
-def test_a_pod_that_has_gone_needs_no_cost_and_many_are_bounded(
+def test_a_pod_that_has_gone_needs_no_cost(api: Any, kubeconfig: Path) -> None:
+    write_costs(Api(Cluster(kubeconfig=kubeconfig)), "prod", {"gone": 1, "a": 2}, time.monotonic() + 5)
+    assert api.objects[f"{PODS}/a"]["metadata"]["annotations"] == {COST: "2", OURS: "2"}
+
+
+def test_of_many_all_that_go_are_told_and_some_of_those_that_stay(
     api: Any, kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("controllers.actuators.kubernetes_pods.MAX_PATCHES", 3)
-    reached = Api(Cluster(kubeconfig=kubeconfig))
-    write_costs(reached, "prod", {"gone": 1, "a": 2}, time.monotonic() + 5)
-    assert api.objects[f"{PODS}/a"]["metadata"]["annotations"] == {COST: "2", OURS: "2"}
-    write_costs(reached, "prod", {f"gone-{index}": 1 for index in range(5)}, time.monotonic() + 30)
-    assert len(api.writes()) == 2 + 3
+    """Were only some of them told, the ReplicaSet would end busy ones beside them."""
+    monkeypatch.setattr("controllers.actuators.kubernetes_pods.MAX_TAKEN_AWAY", 2)
+    names = [f"idle-{index}" for index in range(8)]
+    stale = [f"busy-{index}" for index in range(4)]
+    for name in names:
+        api.put(f"{PODS}/{name}", pod(name))
+    for name in stale:
+        api.put(f"{PODS}/{name}", pod(name, IDLEST))
+    api.objects[SCALE]["spec"]["replicas"] = 15
+    actuator = actuator_on(kubeconfig)
+    actuator.read_replicas(30)
+    actuator.apply(7, 30, in_hand={**dict.fromkeys(names, 0), **dict.fromkeys([*stale, *"abc"], 1)})
+    costs = {
+        path.rpartition("/")[2]: one["metadata"].get("annotations", {}).get(COST)
+        for path, one in api.objects.items()
+        if path.startswith(f"{PODS}/")
+    }
+    assert all(costs[name] is not None for name in names)
+    assert [costs[name] for name in stale].count(None) == 2
+    assert api.objects[SCALE]["spec"]["replicas"] == 7
 
 
 @pytest.mark.real
