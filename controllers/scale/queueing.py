@@ -5,6 +5,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+NEVER = 1e-12  # a share so small is none, and spares a sum over all servers
 GRID_POINTS = 24  # of a roll-forward; a window is short against the speed at which demand moves
 
 
@@ -110,7 +111,8 @@ def late_share(replicas: int, rate: float, service: Service, wait_seconds: float
     servers, offered = service.servers(replicas), rate * service.seconds
     if servers <= offered:
         return 1.0
-    return probability_of_waiting(servers, offered) * math.exp(-(servers - offered) * wait_seconds / service.seconds)
+    tail = math.exp(-(servers - offered) * wait_seconds / service.seconds)
+    return probability_of_waiting(servers, offered) * tail if tail > NEVER else 0.0
 
 
 def is_steady(replicas: int, rate: float, service: Service, wanted: Wanted) -> bool:
