@@ -260,6 +260,11 @@ def test_what_gives_floors_back_runs_as_the_scaler_and_can_be_left_out(documents
     assert (program, arguments[0], arguments[-1]) == ("tidewise", "floors", "--expire")
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     without = everything()
+    without["scale"] = {**without["scale"], "extraSecrets": ["other-cluster"]}  # where a target's kubeconfig lies
+    spec = documents(without)["CronJob/tide-tidewise-floors"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+    assert mounts["secret-other-cluster"] == "/etc/tidewise/secrets/other-cluster"
+    assert set(mounts) == {volume["name"] for volume in spec["volumes"]}
     without["scale"] = {**without["scale"], "floors": {"enabled": False}}
     assert not any(name.startswith("CronJob") for name in documents(without))
 
