@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from controllers.forecast.history import DAY_SECONDS, Floats, History, Ints
+from controllers.forecast.history import DAY_SECONDS, Bools, Floats, History, Ints
 
 REACHES_SECONDS = (3600.0, 6 * 3600.0)  # of the highest bins
 MEAN_SECONDS = 1800.0
@@ -21,6 +21,7 @@ FLOOR = 0.15  # of a residual's size, as a share of the usual one
 PENALTY = 0.01  # per outcome and standardised hint
 MOST = 10.0  # a factor is at most this, at least its inverse
 FEW = 60  # outcomes: below, nothing is told
+SILENT = 0.05  # of the usual level
 TAIL, LEAST_TAIL = 0.05, 15  # of the outcomes: share and number in the upper tail
 
 
@@ -42,27 +43,44 @@ def hints(history: History, origins: Ints) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
+class Residuals:
+    """Ascending, between roots, each over the size that its time has; above them an exponential tail."""
+
+    ascending: Floats
+    tail_count: int
+    tail_mean: float  # excess over the smallest of the tail
+
+    def at(self, wanted: Floats) -> Floats:
+        count, tail = len(self.ascending), self.tail_count
+        begin = self.ascending[count - tail]
+        held = np.minimum(np.interp(wanted * (count + 1), np.arange(1, count + 1), self.ascending), begin)
+        beyond = begin + self.tail_mean * np.log(np.maximum(tail / count / (1.0 - wanted), 1.0))
+        found: Floats = np.where(wanted > 1.0 - tail / count, beyond, held)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class Strays:
-    """The regression and the residuals. Picklable. `level`: the usual demand per second."""
+    """The regression and the residuals. Picklable. `level`: the usual demand per second.
+
+    `silent`: residuals of times at which next to nothing was there or foreseen, for those say nothing about others;
+    None: there are too few such times.
+    """
 
     level: float
     centre: Floats
     spread: Floats
     coefficients: Floats
-    ascending: Floats  # residuals between roots, each over the size that its time has
-    tail_count: int
-    tail_mean: float  # excess over the smallest of the tail
+    usual: Residuals
+    silent: Residuals | None
 
     def quantiles(self, seen: Floats, tops: Floats, wanted: Floats) -> Floats:
         """Demand per second (times, wanted), ascending in `wanted`; of `seen` (times, hints) and `tops` (times,)."""
-        count, tail = len(self.ascending), self.tail_count
-        begin = self.ascending[count - tail]
-        ranks = np.interp(wanted * (count + 1), np.arange(1, count + 1), self.ascending)
-        beyond = begin + self.tail_mean * np.log(np.maximum(tail / count / (1.0 - wanted), 1.0))
-        z = np.where(wanted > 1.0 - tail / count, beyond, np.minimum(ranks, begin))
         x = (_features(seen, tops, UNIT * self.level) - self.centre) / self.spread
-        sizes = np.exp(np.clip(x @ self.coefficients, -np.log(MOST), np.log(MOST)))
-        roots = np.sqrt(np.maximum(tops, 0.0) + ROOT * self.level)[:, None] + sizes[:, None] * z
+        off = _sizes(x, self.coefficients)[:, None] * self.usual.at(wanted)
+        if self.silent is not None:
+            off = np.where(_is_silent(seen, tops, self.level)[:, None], self.silent.at(wanted), off)
+        roots = np.sqrt(np.maximum(tops, 0.0) + ROOT * self.level)[:, None] + off
         found: Floats = np.maximum(np.maximum(roots, 0.0) ** 2 - ROOT * self.level, 0.0)
         return found
 
@@ -77,17 +95,41 @@ def learn(seen: Floats, tops: Floats, came: Floats) -> Strays | None:
     if level <= 0.0:
         return None
     off = np.sqrt(came + ROOT * level) - np.sqrt(tops + ROOT * level)
-    x = _features(seen, tops, UNIT * level)
+    silent = _is_silent(seen, tops, level)
+    apart = silent.sum() >= FEW and (~silent).sum() >= FEW
+    loud = ~silent if apart else np.ones(len(off), dtype=np.bool_)
+    x = _features(seen[loud], tops[loud], UNIT * level)
     centre, spread = x.mean(axis=0), x.std(axis=0)
     spread = np.where(spread > 1e-6, spread, 1.0)
-    z = (x - centre) / spread
-    aimed = np.log(np.abs(off) + FLOOR * off.std() + 1e-12)
-    gram = z.T @ z + PENALTY * len(off) * np.eye(z.shape[1])
+    z, sizes = (x - centre) / spread, np.abs(off[loud])
+    aimed = np.log(sizes + FLOOR * off[loud].std() + 1e-12)
+    gram = z.T @ z + PENALTY * len(z) * np.eye(z.shape[1])
     coefficients = np.linalg.solve(gram, z.T @ (aimed - aimed.mean()))
-    ascending = np.sort(off / np.exp(np.clip(z @ coefficients, -np.log(MOST), np.log(MOST))))
-    tail = min(len(off), max(LEAST_TAIL, round(TAIL * len(off))))
-    mean = float(ascending[-tail:].mean() - ascending[-tail])
-    return Strays(level, centre, spread, coefficients, ascending, tail, mean)
+    return Strays(
+        level,
+        centre,
+        spread,
+        coefficients,
+        _pooled(off[loud] / _sizes(z, coefficients)),
+        _pooled(off[silent]) if apart else None,
+    )
+
+
+def _pooled(residuals: Floats) -> Residuals:
+    ascending = np.sort(residuals)
+    tail = min(len(ascending), max(LEAST_TAIL, round(TAIL * len(ascending))))
+    return Residuals(ascending, tail, float(ascending[-tail:].mean() - ascending[-tail]))
+
+
+def _sizes(z: Floats, coefficients: Floats) -> Floats:
+    found: Floats = np.exp(np.clip(z @ coefficients, -np.log(MOST), np.log(MOST)))
+    return found
+
+
+def _is_silent(seen: Floats, tops: Floats, level: float) -> Bools:
+    """Next to nothing within the last hour, and nothing much foreseen."""
+    found: Bools = (seen[:, 2] <= SILENT * level) & (tops <= SILENT * level)
+    return found
 
 
 def _features(seen: Floats, tops: Floats, unit: float) -> Floats:
