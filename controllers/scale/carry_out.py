@@ -14,6 +14,7 @@ from controllers.actuators.interface import NoCapacityError, NoGrowthError, Perm
 from controllers.domain import Mode, Reason
 from controllers.leases import Leader
 from controllers.loop import StepError, Tick
+from controllers.scale.observe import unexpected
 from controllers.scale.purse import Purse, exists
 from controllers.scale.replacements import Replacement, ReplacementError, Replacements, as_told
 from controllers.scale.state import Decision, Rules, State
@@ -147,6 +148,9 @@ class Teller:
             return outcome
         except (ActuatorError, StepError) as error:
             return self._failed(rules.workload, error, tick.now)
+        except Exception as error:  # of a library, or of somebody's own actuator: the other workloads go on
+            log.exception("target_not_told", workload=rules.workload)
+            return self._failed(rules.workload, ActuatorError(unexpected(error)), tick.now)
 
     def note(self, changed: Iterable[Replacement]) -> str | None:
         """The sentence why it could not be noted, or None."""
@@ -212,7 +216,7 @@ class Teller:
                 return Outcome(Reason.ACTION_FAILED, None, problem)
         try:
             self._actuators[workload].apply(told, seconds, victims, in_hand)
-        except (ActuatorError, StepError):
+        except Exception:
             self.note(before)
             raise
         self.refusals.pop(workload, None)

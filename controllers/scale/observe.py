@@ -4,11 +4,15 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import structlog
+
 from controllers.actuators import Actuator, ActuatorError
 from controllers.domain import DecisionWindow, Forecast, Horizon, Reason, Recommendation, Replicas, Sample
 from controllers.loop import StepError, Tick
 from controllers.scale.state import LeadTime
 from controllers.sources.prometheus import Reading, Row, Source, SourceError
+
+log = structlog.get_logger()
 
 DEMAND = "workload:demand:rate1m"
 BACKLOG = "workload:backlog:sum"
@@ -211,16 +215,27 @@ def read_in_hand(source: Source, expr: str, tick: Tick) -> dict[str, float]:
 
 
 def read_targets(actuators: Mapping[str, Actuator], tick: Tick) -> dict[str, Replicas | str]:
-    """By workload: its replicas, or the sentence why they are unknown. Several at a time."""
+    """By workload: its replicas, or the sentence why they are unknown. Several at a time.
 
-    def read(actuator: Actuator) -> Replicas | str:
+    What an actuator did not expect costs its own workload only, and is logged with its traceback.
+    """
+
+    def read(workload: str) -> Replicas | str:
         try:
-            return actuator.read_replicas(tick.remaining())
+            return actuators[workload].read_replicas(tick.remaining())
         except (ActuatorError, StepError) as error:
             return str(error)
+        except Exception as error:  # of a library, or of somebody's own actuator
+            log.exception("target_not_read", workload=workload)
+            return unexpected(error)
 
     with ThreadPoolExecutor(max_workers=8) as pool:
-        return dict(zip(actuators, pool.map(read, actuators.values()), strict=True))
+        return dict(zip(actuators, pool.map(read, actuators), strict=True))
+
+
+def unexpected(error: Exception) -> str:
+    """The sentence about what no actuator should raise."""
+    return f"the actuator failed unexpectedly ({type(error).__name__}: {error}); its traceback is in the log"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from controllers.actuators.interface import NoCapacityError, PermanentError
+from controllers.actuators.interface import Actuator, NoCapacityError, PermanentError
 from controllers.config import Config
 from controllers.domain import Replicas
 from controllers.scale.records import read
@@ -271,6 +271,24 @@ class TestRefusals:
         run(one, source, 21, since=1800)
         assert fleet.told
         assert shown(one, "scale_retry_seconds", workload=NAME) is None
+
+    @pytest.mark.parametrize("at", ["read", "told"])
+    def test_what_an_actuator_should_not_raise_costs_its_own_workload_only(
+        self, made: Callable[..., Made], at: str
+    ) -> None:
+        class Odd(Fleet):
+            def actuator(self) -> Actuator:
+                def fail(*_: object, **__: object) -> Any:
+                    raise ValueError("not in the manual")
+
+                whole = super().actuator()
+                return replace(whole, read_replicas=fail) if at == "read" else replace(whole, apply=fail)
+
+        one, source, _ = made(4, fleet=Odd(4))
+        source.values = PRESENT
+        run(one, source, 3)
+        assert reasons(one) >= {"target_unknown" if at == "read" else "action_failed"}
+        assert "ValueError: not in the manual" in one.published.landing()
 
     def test_one_from_a_future_that_a_clock_took_back_is_over(self, made: Callable[..., Made]) -> None:
         one, source, fleet = made(4)
