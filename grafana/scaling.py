@@ -216,7 +216,7 @@ def _inputs() -> list[Panel]:
             "As measured within five minutes, and as the decision used it.",
             SECONDS,
             query(f"workload:service_seconds:mean5m{OF}", "measured"),
-            query(f"tidewise_scale_service_seconds{OF}", "used"),
+            query(f"max by (workload) (tidewise_scale_service_seconds{OF})", "used"),
             span=6,
         ),
         lines(

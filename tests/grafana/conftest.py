@@ -144,7 +144,7 @@ def scale_series() -> Iterator[Series]:
         ("allowed", 1),
     ):
         yield f"tidewise_scale_replicas_{name}", on, steady(count)
-    yield "tidewise_scale_service_seconds", on, steady(0.9)
+    yield "tidewise_scale_service_seconds", {**on, "source": "learned"}, steady(0.9)
     yield "tidewise_scale_decision_timestamp_seconds", on, ago(5)
     for quantile, seconds in (("0.5", 40), ("0.9", 60)):
         yield "tidewise_scale_lead_time_seconds", on | {"quantile": quantile}, steady(seconds)

@@ -12,6 +12,7 @@ import structlog
 from controllers.forecast import backtest_command, command
 from controllers.forecast.observe import Observer
 from controllers.forecast.once import explained, once
+from controllers.forecast.predict import DECISION_QUANTILES
 from controllers.sources.prometheus import Kind, SourceError
 
 NAME = "default/a"
@@ -36,7 +37,7 @@ def test_once_prints_a_table_or_json(
     (told,) = json.loads(capsys.readouterr().out)
     assert [horizon["seconds"] for horizon in told["horizons"]] == [120, 300, 900, 1800, 3600]
     assert told["window"]["begin_seconds"] == 60
-    assert told["window"]["peak"].keys() == {"0.1", "0.9", "0.98"}
+    assert told["window"]["peak"].keys() == {"0.1", *(f"{q:g}" for q in DECISION_QUANTILES)}
 
 
 def test_a_workload_is_explained_as_text_and_as_json(
