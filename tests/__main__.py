@@ -16,17 +16,20 @@ ROOT = Path(__file__).resolve().parents[1]
 # What the second lane runs; the first one runs the rest, the shared demo and what looks at it included. A folder that
 # needs the control plane, RabbitMQ or PostgreSQL belongs here: each is started once, in one lane.
 SECOND = (
-    "tests/benchmarks",
+    "tests/acceptance/test_3_kubernetes.py",
     "tests/controllers/actuators",
     "tests/controllers/forecast/test_cluster.py",
     "tests/controllers/forecast/test_fit.py",
-    "tests/controllers/recovery",
+    "tests/controllers/init",
+    "tests/controllers/promote",
+    "tests/controllers/scale/following",
     "tests/controllers/scale/test_real_lease.py",
+    "tests/controllers/test_check_kubernetes.py",
+    "tests/controllers/test_floors.py",
     "tests/controllers/test_leases.py",
     "tests/deploy",
     "tests/exporters",
     "tests/prometheus",
-    "tests/testbed",
 )
 NO_TESTS = 5  # pytest's exit status
 _COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped)\b")
