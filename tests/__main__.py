@@ -30,6 +30,7 @@ SECOND = (
     "tests/deploy",
     "tests/exporters",
     "tests/prometheus",
+    "tests/testbed/test_kube.py",
 )
 NO_TESTS = 5  # pytest's exit status
 _COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped)\b")

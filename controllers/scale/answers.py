@@ -118,8 +118,8 @@ class ServiceAnswer:
     ) -> None:
         self._asked, self._rate, self._forecast, self._factor = asked, rate, forecast, factor
         self._strays = strays
-        self._weighs = forecast is not None or strays is not None
-        self.counts_cost = self._weighs and (asked.prices is not None or asked.shortage is not None)
+        knows_risk = forecast is not None or strays is not None
+        self.counts_cost = knows_risk and (asked.prices is not None or asked.shortage is not None)
 
     def out(self) -> int:
         number = self._fewest(self._within(), self._asked.frame.window)
