@@ -22,6 +22,7 @@ SECOND = (
     "tests/controllers/forecast/test_fit.py",
     "tests/controllers/init",
     "tests/controllers/promote",
+    "tests/controllers/recovery",
     "tests/controllers/scale/following",
     "tests/controllers/scale/test_real_lease.py",
     "tests/controllers/test_check_kubernetes.py",

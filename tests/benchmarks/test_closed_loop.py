@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.closed_loop import Pair, better, is_smooth, main, report, summary
+from controllers.replay import ours
 from controllers.replay.compare import AtLevel
 from controllers.replay.protocol import Demand, scored
 
@@ -63,7 +64,11 @@ def test_an_hour_that_tells_of_the_next_is_smooth() -> None:
     assert not is_smooth(scored(Demand(0.0, 600.0, np.ones(600)), 60.0))
 
 
-def test_a_small_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_small_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(ours, "OBJECTIVES", (0.9,))
+    monkeypatch.setattr(ours, "SHORTAGES", (10.0, 100.0))
     rng = np.random.default_rng(1)
     values = rng.poisson(100 + 80 * np.sin(np.arange(5 * 48) / 48 * 2 * np.pi))
     with gzip.open(tmp_path / "wave.csv.gz", "wt") as text:

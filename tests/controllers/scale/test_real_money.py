@@ -108,6 +108,8 @@ def test_growth_is_paid_for_held_while_the_ledger_is_away_and_drained_when_the_m
     stage.start("budget")
     stage.until(lambda: replicas() == NEEDED, "all that are needed")
     stage.until(lambda: holds(stage) == NEEDED, "a hold for each")
+    # it is on record after it was told: whoever is killed in between has no record of it
+    stage.until(lambda: any(record["told"] == NEEDED for record in stage.records()), "the record")
 
     # the scaler is killed and started again: it goes on with the holds that are there
     stage.kill("scale")
