@@ -25,7 +25,7 @@ DAY_OPENS_BELOW, DAY_STAYS_BELOW = 1.0, 1.1  # a day is short: even a good model
 QUARTER_OPENS_BELOW, QUARTER_STAYS_BELOW = 0.95, 1.0  # six good hours outweigh a bad day: a change has been learned
 # To close on recent errors it must be both worse than the naives and worse than it promised.
 LIVE_WORSE = (1.0, 1.15)  # than the better naive, in the last hour: to keep the gate closed, to close it
-LIVE_SURPRISE = (1.4, 2.0)  # than promised by the backtest; one hour in twenty is twice as far off as usual
+LIVE_SURPRISE = (1.4, 2.25)  # than promised by the backtest; one hour in twenty is twice as far off as usual
 # Times the promised error: whatever the naives do, this is not the demand that was learned. On the reference traces 2.5
 # is passed in one to six per cent of all hours without a change, and within 15 to 45 minutes of one that matters.
 SHOCK = (2.0, 2.5)
