@@ -9,7 +9,7 @@ then is about the steps after it. So bins are stamped with their begin here. Pur
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -295,15 +295,16 @@ class Teller:
             return None
         if self._made[0] != row:
             self._made = (row, self._horizons(row))
-        made_at = setting.begin + row * setting.step_seconds
         offset = tick * setting.tick_seconds - row * setting.step_seconds
-        begin = offset + setting.lead_seconds
+        # the process says anew every half minute what it knows, so that nothing of it is old
+        made_at = setting.begin + tick * setting.tick_seconds
+        begin = setting.lead_seconds
         return Forecast(
             made_at,
-            made_at + setting.step_seconds + 900.0,
+            made_at + 900.0,
             "replay",
             bool(found.gate_open[row]),
-            self._made[1],
+            tuple(replace(h, seconds=round(h.seconds - offset)) for h in self._made[1] if h.seconds > offset),
             DecisionWindow(begin, begin + self._every, self._window(row, offset)),
         )
 

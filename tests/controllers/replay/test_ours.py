@@ -107,8 +107,9 @@ def test_a_decision_is_told_of_its_own_window(setting: Setting, foreseen: Forese
     assert first.window is not None
     assert late.window is not None
     assert (first.window.begin_seconds, first.window.end_seconds) == (900.0, 960.0)
-    assert (late.made_at, late.window.begin_seconds) == (first.made_at, 540.0 + 900.0)
+    assert (late.made_at, late.window.begin_seconds) == (first.made_at + 540.0, 900.0), "said anew, so never old"
     assert [horizon.seconds for horizon in first.horizons] == list(foreseen.horizons)
+    assert [h.seconds for h in late.horizons] == [h - 540 for h in foreseen.horizons if h > 540], "of the same times"
     # a window that lies within the present step is its demand, which is known
     short = replace(setting, lead_seconds=120.0)
     told = Teller(foresee(short, every_seconds=60.0), short, 60.0).at(0)
