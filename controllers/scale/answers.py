@@ -133,7 +133,8 @@ class ServiceAnswer:
         """
         frame = self._asked.frame
         if self._forecast is None:
-            return max(self._fewest(self._within(), frame.keep), self._now())
+            steady = max(self._fewest(self._within(), frame.keep), self._now())
+            return steady if self._strays is None else max(steady, frame.kept or 0)
         number = self._fewest(peak_until(self._forecast, frame.now, frame.keep, self._factor), frame.keep)
         if frame.kept is None:
             return number

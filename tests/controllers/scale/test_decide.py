@@ -625,3 +625,21 @@ def test_a_service_keeps_what_the_windows_until_this_one_need(
     )
     rules = replace(RULES, is_queue=False, lead_time_seconds=600.0, stabilization_window_seconds=0.0)
     assert decide(state, rules).desired == desired, sentence
+
+
+def test_while_the_gate_is_closed_a_service_keeps_what_was_asked_for_and_has_headroom() -> None:
+    """The window's quantiles then tell how far demand strays from what it is; half of what is asked for still starts."""
+    window = DecisionWindow(630.0, 690.0, {0.5: 8.0, 0.95: 12.0})
+    state = replace(
+        STEADY,
+        demand=Sample(8.0, NOW),
+        backlog=None,
+        lead_time=None,
+        forecast=Forecast(NOW - 10, NOW + 900, "ridge", False, (Horizon(300, 99.0, {}, {0.95: 99.0}),), window),
+        answers=tuple(Recommendation(NOW - 600 + 15 * i, 9 if i == 30 else 3) for i in range(40)),
+    )
+    rules = replace(RULES, is_queue=False, lead_time_seconds=600.0, stabilization_window_seconds=0.0)
+    found = decide(state, rules)
+    assert found.desired == 9, "asked for two minutes ago, for a window that is still to come"
+    assert {Reason.REACTIVE, Reason.GATE_CLOSED, Reason.NEEDED_SOON} <= set(found.reasons)
+    assert found.needed == decide(replace(state, demand=Sample(12.0, NOW), forecast=None), rules).needed, "headroom"
