@@ -628,7 +628,7 @@ def test_a_service_keeps_what_the_windows_until_this_one_need(
 
 
 def test_while_the_gate_is_closed_a_service_keeps_what_was_asked_for_and_has_headroom() -> None:
-    """The window's quantiles then tell how far demand strays from what it is; half of what is asked for still starts."""
+    """The window's quantiles then tell how far demand strays from what it is."""
     window = DecisionWindow(630.0, 690.0, {0.5: 8.0, 0.95: 12.0})
     state = replace(
         STEADY,
