@@ -151,11 +151,11 @@ def learn(
     early = said.part(slice(0, cut))
     first, _ = _calibrated(windows, early, times[:cut], history.end, step)
     _, held = _followed(windows, first, said.part(slice(cut, None)), times[cut:], history.end, step)
-    _hold(held, windows, _strays(windows, early), said.part(slice(cut, None)))
+    before = _strays(windows, early)
+    _hold(held, windows, before, said.part(slice(cut, None)))
     found, relative = _calibrated(windows, said, times, history.end, step)
     state, all_held = _shifted(found, relative)
-    known = _strays(windows, said)
-    _hold(all_held, windows, known, said)
+    _hold(all_held, windows, before, said)  # what was learned on all of it would flatter itself
     due = times[:, None] + np.array([window.last * step for window in every_window])
     recent = (due > history.end - DAY_SECONDS).any(axis=1)
     return Learned(
@@ -169,7 +169,7 @@ def learn(
         due[recent],
         all_held[recent][:, own].astype(np.float32),
         coverage(every_window, held[:, own]),
-        known,
+        _strays(windows, said),
         _steady(history, windows),
     )
 
@@ -256,7 +256,7 @@ def quantiles(
     off = (learned.bands.usual * state.drift)[:, None] + (learned.bands.usual * state.swing)[:, None] * z
     found = middle[..., None] + off * np.where(off > 0, above[..., None], below[..., None])
     if learned.strays is not None and hints is not None:
-        row = next(row for row, window in enumerate(learned.windows) if window.kind == WINDOW)
+        row = _decision_row(learned.windows)
         found[..., row, :] = learned.strays.quantiles(hints, np.atleast_1d(tops[..., row]), wanted)
     return np.maximum(np.maximum.accumulate(found, axis=-1), 0.0)
 
@@ -278,9 +278,14 @@ def along(learned: Learned, state: State, path: Floats, wanted: Floats) -> Float
     return np.maximum.accumulate(between, axis=1)
 
 
+def _decision_row(windows: Sequence[Window]) -> int | None:
+    """Of the window that a decision covers."""
+    return next((row for row, window in enumerate(windows) if window.kind == WINDOW), None)
+
+
 def _strays(windows: Sequence[Window], said: Seen) -> Strays | None:
     """Of the window that a decision covers; None where there is none, or too little is known of it."""
-    row = next((row for row, window in enumerate(windows) if window.kind == WINDOW), None)
+    row = _decision_row(windows)
     if row is None or said.hints is None:
         return None
     return strays.learn(said.hints, said.tops[:, row], said.came[:, row])
@@ -288,9 +293,10 @@ def _strays(windows: Sequence[Window], said: Seen) -> Strays | None:
 
 def _steady(history: History, windows: Sequence[Window]) -> Strays | None:
     """How far the window that a decision covers strays from the newest bin, without any model."""
-    window = next((window for window in windows if window.kind == WINDOW), None)
-    if window is None:
+    row = _decision_row(windows)
+    if row is None:
         return None
+    window = windows[row]
     newest = len(history.values) - 1 - window.last
     oldest = max(0, newest - round(STEADY_DAYS * DAY_SECONDS / history.step_seconds))
     origins = np.unique(np.linspace(oldest, max(newest, oldest), STEADY_ORIGINS).astype(np.int64))
@@ -302,9 +308,9 @@ def _steady(history: History, windows: Sequence[Window]) -> Strays | None:
 
 def _hold(held: Floats, windows: Sequence[Window], known: Strays | None, said: Seen) -> None:
     """Writes into `held` (times, windows, TRACKED) what those quantiles held of the window that a decision covers."""
-    if known is None or said.hints is None or not len(held):
+    row = _decision_row(windows)
+    if row is None or known is None or said.hints is None or not len(held):
         return
-    row = next(row for row, window in enumerate(windows) if window.kind == WINDOW)
     came = said.came[:, row]
     upper = known.quantiles(said.hints, said.tops[:, row], TRACKED)
     held[:, row] = np.where(np.isfinite(came)[:, None], came[:, None] <= upper, np.nan)
