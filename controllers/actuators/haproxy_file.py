@@ -23,6 +23,7 @@ from pathlib import Path
 
 from controllers.actuators.haproxy_plan import Block, Entry, Failure, Role, slot_of
 from controllers.actuators.interface import ActuatorError, PermanentError
+from exporters.runtime.durable import sync_folder
 
 BEGIN, END = "# tidewise: begin", "# tidewise: end"
 NOTE = "# between the marks, tidewise writes; it writes anew with every change of the number"
@@ -143,11 +144,7 @@ def write(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
             fresh.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ from typing import NoReturn
 
 from controllers.recovery.book import Book, Entry, Kind
 from controllers.recovery.killpoint import pass_by
+from exporters.runtime.durable import sync_folder
 
 APPLICATION_ID = 0x54574A31  # "TWJ1"
 ALERTS_KEPT = 5000
@@ -283,11 +284,7 @@ def _create_unless_there(path: Path) -> None:
         with suppress(FileExistsError):  # another process was quicker, and its file is as good
             os.link(fresh, path)
         fresh.unlink()
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except sqlite3.Error as error:
         raise _trouble(path, error) from None
     except OSError as error:

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
 from controllers.domain import Direction, Override
+from exporters.runtime.durable import sync_folder
 
 SKEW_SECONDS = 60.0  # by which a clock may be set back without ending what was begun just before
 LONGEST_SECONDS = 7 * 86_400.0
@@ -167,7 +168,7 @@ class Overrides:
                 written += os.write(file, content[written:])
             os.fsync(file)
             if self._read_to == 0:
-                _sync_folder(self._path.parent)
+                sync_folder(self._path.parent)
         except OSError as error:
             try:
                 os.ftruncate(file, self._read_to)
@@ -228,15 +229,6 @@ class Overrides:
 
 def _known(ids: Iterable[str], entries: Mapping[str, Entry]) -> list[Entry]:
     return [entries[one] for one in ids if one in entries]
-
-
-def _sync_folder(folder: Path) -> None:
-    """So that a power cut does not take the new file's name."""
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def kind_of(override: Override) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from exporters.runtime.durable import sync_folder
 from exporters.runtime.endpoint import Request, Response, json_response
 
 MOST_AT_ONCE = 2  # of one workload
@@ -236,11 +237,7 @@ def _write(path: Path, replacements: list[Replacement]) -> None:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
             fresh.unlink(missing_ok=True)

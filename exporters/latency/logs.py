@@ -28,6 +28,7 @@ from exporters.latency.formats import COMBINED_TIMED, Format, HAProxy, Json, Jso
 from exporters.latency.routes import Routes, declared_pattern
 from exporters.latency.tail import Head, Place, Tail
 from exporters.runtime.config import ConfigError, Section
+from exporters.runtime.durable import sync_folder
 
 SHARE = 0.4  # of a scrape's time that reading may take
 MOST_SERVICES = 50  # that one log may name
@@ -278,11 +279,7 @@ def _replace(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     written.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _digest(text: str) -> str:
