@@ -9,7 +9,7 @@ import pytest
 from controllers.forecast.almanac import Calendar
 from controllers.forecast.backtest import FRUGAL
 from controllers.forecast.calibration import Spread
-from controllers.forecast.gate import SHOCK, Gate, Live, gate_of, judge
+from controllers.forecast.gate import SHOCK, Gate, Live, gate_of, judge, relied_on
 from controllers.forecast.history import Floats, History
 from controllers.forecast.predict import outlook
 from controllers.forecast.selection import Fitted, select
@@ -183,7 +183,13 @@ def noisy(make: SimpleNamespace, last: Floats) -> Live | None:
     actual = np.where(at < count, values[np.minimum(at, count - 1)], np.nan)
     naive = np.full(actual.shape, float(last.mean()))
     spreads = {lead: Spread(10.0, (1.0, 0.0, 0.0)) for lead in (1, 3, 12)}
-    fitted = SimpleNamespace(horizons=(300, 900, 3600), value=spreads, steps=12, level=Spread(10.0, (0.2, 0.0, 0.0)))
+    fitted = SimpleNamespace(
+        horizons=(300, 900, 3600),
+        value=spreads,
+        steps=12,
+        level=Spread(10.0, (0.2, 0.0, 0.0)),
+        ahead=SimpleNamespace(decision=None),
+    )
     path, none = np.full(actual.shape, 10.0), np.zeros(actual.shape, dtype=np.bool_)
     return judge(known, fitted, origins, path, [naive], actual, none)  # type: ignore[arg-type]
 
@@ -206,3 +212,20 @@ def test_half_an_hour_on_one_side_is_another_level_where_single_bins_tell_little
     assert (live.level >= SHOCK[True]) == another
     if last[0] == 3.0:  # the demand that fell is less far off than the noise that was promised
         assert live.surprise < 1.4
+
+
+@pytest.mark.parametrize(
+    ("window", "horizons"),
+    [
+        (None, [120, 900, 3600]),
+        ((60.0, 90.0), [120]),
+        ((60.0, 120.0), [120]),
+        ((300.0, 400.0), [120, 900]),
+        ((3000.0, 9000.0), [120, 900, 3600]),
+    ],
+)
+def test_it_is_judged_on_the_horizons_that_decisions_rest_on(
+    window: tuple[float, float] | None, horizons: list[int]
+) -> None:
+    fitted = SimpleNamespace(horizons=(120, 900, 3600, 86_400), ahead=SimpleNamespace(decision=window))
+    assert relied_on(fitted) == horizons  # type: ignore[arg-type]
